@@ -1,0 +1,123 @@
+"""How results and talk reach people and machines: results on standard output, talk on standard error.
+
+Output is plain and stable when piped and may be richer on a terminal; `is_terminal()` tells which.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import trio
+    from rich.console import Console
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+def is_terminal() -> bool:
+    """Tell whether a person is looking at standard output."""
+    return sys.stdout.isatty()
+
+
+def emit(text: str) -> None:
+    """Write one line, or a block that ends itself, of a command's result to standard output."""
+    click.echo(text, nl=not text.endswith("\n"))
+    sys.stdout.flush()
+
+
+def emit_json(value: object) -> None:
+    """Write a command's result for machines: one JSON document, keys in the order given."""
+    emit(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """Tell the person at the keyboard something that is not the result."""
+    click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Tell the person at the keyboard about something to look at."""
+    note(f"WARNING: {text}")
+
+
+def console() -> Console:
+    """Return a rich console on standard output; rich is imported only for people."""
+    from rich.console import Console as RichConsole  # noqa: PLC0415 - 40 ms that piped commands do not need
+
+    return RichConsole(highlight=False, soft_wrap=True)
+
+
+class Interrupted(Exception):
+    """The person pressed Ctrl-C (or SIGTERM came), and the command has cleaned up."""
+
+
+def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, T]:
+    """Make an async function a command: run it with trio, and unwrap a single error from its nurseries.
+
+    SIGINT (Ctrl-C) and SIGTERM cancel the function, so that its cleanup runs, and `Interrupted` is raised; a second one
+    ends the process at once. A daemon that wants to end well on SIGTERM opens a signal receiver of its own.
+    """
+
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> T:
+        import trio  # noqa: PLC0415 - 100 ms that `--help` does not need
+
+        async def main() -> T:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+                result = await function(*args, **kwargs)
+                nursery.cancel_scope.cancel()
+                return result
+            raise Interrupted
+
+        with single_error():
+            return trio.run(main)
+
+    return command
+
+
+async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+    """Cancel `scope` at the first SIGINT or SIGTERM; leaving the receiver makes a second one act as if unhandled."""
+    import trio  # noqa: PLC0415
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(aiter(signals))
+        scope.cancel()
+
+
+@contextmanager
+def single_error() -> Iterator[None]:
+    """Turn a group of exceptions that holds one of ours into that one: commands fail for one reason."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _leaf(group) from None
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    from vanadium_node.errors import VanadiumError  # noqa: PLC0415
+
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    known = [
+        e for e in leaves if isinstance(e, VanadiumError | click.ClickException | click.exceptions.Exit | Interrupted)
+    ]
+    return known[0] if len(known) == len(leaves) else group
