@@ -58,7 +58,7 @@ class CommandTree(click.Group):
         """Find the command, or name the nearest one there is."""
         name = args[0]
         if name not in ROLES and name not in TOOLS and not name.startswith("-"):
-            from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
+            from difflib import get_close_matches  # only on the way to an error
 
             near = get_close_matches(name, self.list_commands(ctx), n=1)
             hint = f"did you mean '{near[0]}'?" if near else "'vanadium-node --help' lists the commands"

@@ -54,7 +54,7 @@ def warn(text: str) -> None:
 
 def console() -> Console:
     """Return a rich console on standard output; rich is imported only for people."""
-    from rich.console import Console as RichConsole  # noqa: PLC0415 - 40 ms that piped commands do not need
+    from rich.console import Console as RichConsole  # 40 ms that piped commands do not need
 
     return RichConsole(highlight=False, soft_wrap=True)
 
@@ -72,7 +72,7 @@ def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> T:
-        import trio  # noqa: PLC0415 - 100 ms that `--help` does not need
+        import trio  # 100 ms that `--help` does not need
 
         async def main() -> T:
             async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:
     """Cancel `scope` at the first SIGINT or SIGTERM; leaving the receiver makes a second one act as if unhandled."""
-    import trio  # noqa: PLC0415
+    import trio
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         await anext(aiter(signals))
@@ -107,7 +107,7 @@ def single_error() -> Iterator[None]:
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    from vanadium_node.errors import VanadiumError  # noqa: PLC0415
+    from vanadium_node.errors import VanadiumError
 
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]
