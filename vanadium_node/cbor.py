@@ -1,0 +1,138 @@
+"""Canonical CBOR: the one encoding of everything that is signed, stored or sent.
+
+Encoding is RFC 8949 §4.2.1 (core deterministic). Decoding is strict: a value has exactly one accepted encoding, so that
+two parties never disagree about what was signed. This module knows nothing about what the values mean.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+import cbor2
+
+from vanadium_node.errors import DecodeError, InputError
+
+Value = Any
+"""None, bool, int (64 bits), float, str, bytes, or a list or map of these; the keys of maps are text or integers."""
+
+MAX_DEPTH: Final = 16
+"""Nesting that no honest value needs; a deeper one would cost a stack frame per byte."""
+
+
+def _refuse_tag(*_: object) -> NoReturn:
+    raise ValueError("a tag where none is allowed")
+
+
+_NO_TAGS: Final[Mapping[int, Callable[..., Any]]] = dict.fromkeys(
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
+)
+"""The tags that cbor2 would turn into dates, bignums, regular expressions, cyclic references, … (a hook refuses the rest)."""
+
+
+def encode(value: Value) -> bytes:
+    """Return the canonical encoding of a value.
+
+    Raises:
+        InputError: the value has a part that has no encoding here.
+    """
+    try:
+        return cbor2.dumps(value, canonical=True)
+    except (cbor2.CBOREncodeError, ValueError, OverflowError) as error:
+        raise InputError(f"a value of type {type(value).__name__} has no CBOR encoding here") from error
+
+
+def decode(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Value:
+    """Return the value whose canonical encoding is `data`.
+
+    Raises:
+        DecodeError: it is longer than `max_bytes`, nested deeper than `max_depth`, or not the canonical encoding.
+    """
+    value = _load(data, max_bytes, max_depth)
+    _check(value)
+    if cbor2.dumps(value, canonical=True) != data:
+        raise DecodeError("the data is not canonical CBOR: the value it stands for has another encoding")
+    return value
+
+
+def encode_frame(value: Value) -> bytes:
+    """Return the encoding of a value that is sent and not signed: maps in the order given, floats in 64 bits.
+
+    Raises:
+        InputError: the value has a part that has no encoding here.
+    """
+    try:
+        return cbor2.dumps(value)
+    except (cbor2.CBOREncodeError, ValueError, OverflowError) as error:
+        raise InputError(f"a value of type {type(value).__name__} has no CBOR encoding here") from error
+
+
+def decode_frame(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Value:
+    """Return the value whose `encode_frame` is `data`: as strict as `decode`, but for the order of maps, and cheaper.
+
+    Whoever reads the value checks the types it needs; only tags and their relatives are sure to be absent.
+
+    Raises:
+        DecodeError: it is longer than `max_bytes`, nested deeper than `max_depth`, or not such an encoding.
+    """
+    value = _load(data, max_bytes, max_depth)
+    if cbor2.dumps(value) != data:
+        raise DecodeError("the data is not CBOR in its shortest form")
+    return value
+
+
+def text(data: bytes) -> str:
+    """Return the text form of bytes: base64url without padding (RFC 4648 §5), one line."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_text(line: str, *, max_bytes: int) -> bytes:
+    """Return the bytes whose text form is `line`; white space around it is ignored.
+
+    Raises:
+        DecodeError: it is none, or stands for more than `max_bytes`.
+    """
+    word = line.strip()
+    if len(word) > max_bytes * 4 // 3 + 4:
+        raise DecodeError(f"the text stands for more than the {max_bytes} bytes that are accepted")
+    try:
+        data = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DecodeError("the text is not base64url without padding") from error
+    if text(data) != word:
+        raise DecodeError("the text is not base64url without padding")
+    return data
+
+
+def _load(data: bytes, max_bytes: int, max_depth: int) -> Value:
+    if len(data) > max_bytes:
+        raise DecodeError(f"the data is {len(data)} bytes long; at most {max_bytes} are accepted")
+    try:
+        return cbor2.loads(
+            data,
+            max_depth=max_depth,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_NO_TAGS,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+        )
+    except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise DecodeError("the data is not CBOR as it is accepted here") from error
+
+
+def _check(value: Value) -> None:
+    """Refuse what cbor2 decodes and the data model here does not have: undefined, other simple values, odd keys."""
+    kind = type(value)
+    if kind is list:
+        for item in value:
+            _check(item)
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise DecodeError("a CBOR map has a key that is neither text nor an integer")
+            _check(item)
+    elif value is not None and kind not in _SCALARS:
+        raise DecodeError("the data holds a CBOR value of a kind that is not accepted here")
+
+
+_SCALARS: Final = frozenset({bool, int, float, str, bytes})

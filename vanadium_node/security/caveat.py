@@ -1,0 +1,194 @@
+"""Caveats: the conditions under which a certificate counts, as values. Checking them is the job of `validation`.
+
+A caveat is `[id, parameter]` on the wire. An id that nobody registered a check for never validates.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Final, Self
+
+from vanadium_node import cbor
+from vanadium_node.errors import DecodeError, InputError
+from vanadium_node.security.pattern import Pattern
+
+FIRST_APPLICATION_ID: Final = 1024
+MAX_ID: Final = 2**32 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class CaveatId(IntEnum):
+    """The caveats every party knows."""
+
+    CONST = 0
+    EXPIRY = 1
+    METHOD = 2
+    PEER_BLESSINGS = 3
+    ACCESS_TAG = 4
+    THIRD_PARTY = 5
+    NOT_BEFORE = 6
+    PEER_ADDRESS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """A condition: its id, and its parameter as canonical CBOR (so that a caveat is a value)."""
+
+    id: int
+    encoded_parameter: bytes
+
+    @classmethod
+    def of(cls, id_: int, parameter: cbor.Value) -> Self:
+        """Make a caveat of any id; applications use ids from 1024 on.
+
+        Raises:
+            InputError: the id is out of range, or the parameter is not what a known id takes.
+        """
+        if not 0 <= id_ <= MAX_ID:
+            raise InputError(f"{id_} is not the id of a caveat", hint=f"ids are 0 to {MAX_ID}")
+        caveat = cls(id_, cbor.encode(parameter))
+        if id_ < FIRST_APPLICATION_ID:
+            caveat._check()
+        return caveat
+
+    @classmethod
+    def decode(cls, value: cbor.Value) -> Self:
+        """Read `[id, parameter]`.
+
+        Raises:
+            DecodeError: it is not that.
+        """
+        match value:
+            case [int(id_), parameter] if not isinstance(id_, bool):
+                try:
+                    return cls.of(id_, parameter)
+                except InputError as error:
+                    raise DecodeError(f"a caveat cannot be read: {error}") from error
+            case _:
+                raise DecodeError("a caveat is not the array [id, parameter]")
+
+    @classmethod
+    def const(cls, holds: bool) -> Self:
+        """Always valid, or never."""
+        return cls.of(CaveatId.CONST, holds)
+
+    @classmethod
+    def unconstrained(cls) -> Self:
+        """No condition; whoever blesses without one must say so."""
+        return cls.const(True)
+
+    @classmethod
+    def expiry(cls, time: datetime) -> Self:
+        """Valid up to and including the time (to the millisecond)."""
+        return cls.of(CaveatId.EXPIRY, _milliseconds(time))
+
+    @classmethod
+    def not_before(cls, time: datetime) -> Self:
+        """Valid from the time on."""
+        return cls.of(CaveatId.NOT_BEFORE, _milliseconds(time))
+
+    @classmethod
+    def method(cls, *names: str) -> Self:
+        """Valid for calls of these methods; of none, if there are none."""
+        return cls.of(CaveatId.METHOD, list(names))
+
+    @classmethod
+    def peer_blessings(cls, *patterns: Pattern | str) -> Self:
+        """Valid where the accepting end has a name that matches one of the patterns."""
+        return cls.of(CaveatId.PEER_BLESSINGS, [str(p) for p in patterns])
+
+    @classmethod
+    def access_tag(cls, *tags: str) -> Self:
+        """Valid for calls of methods with one of the tags."""
+        return cls.of(CaveatId.ACCESS_TAG, list(tags))
+
+    @classmethod
+    def peer_address(cls, *networks: str) -> Self:
+        """Valid where the peer's address is in one of the networks (CIDR)."""
+        return cls.of(CaveatId.PEER_ADDRESS, list(networks))
+
+    @property
+    def parameter(self) -> cbor.Value:
+        """The parameter, decoded: bool, milliseconds since 1970, or a list of texts, for the known ids."""
+        return cbor.decode(self.encoded_parameter, max_bytes=len(self.encoded_parameter))
+
+    @property
+    def time(self) -> datetime:
+        """The time of an expiry or not-before caveat."""
+        return _EPOCH + timedelta(milliseconds=self.parameter)
+
+    def to_value(self) -> cbor.Value:
+        """Return `[id, parameter]`."""
+        return [self.id, self.parameter]
+
+    def __str__(self) -> str:
+        match self.id:
+            case CaveatId.CONST:
+                return "Never valid" if self.parameter is False else "Unconstrained"
+            case CaveatId.EXPIRY:
+                return f"Expires at {self.time:%Y-%m-%d %H:%M:%S} UTC"
+            case CaveatId.NOT_BEFORE:
+                return f"Not before {self.time:%Y-%m-%d %H:%M:%S} UTC"
+            case CaveatId.METHOD:
+                return f"Restricted to methods [{' '.join(self.parameter)}]"
+            case CaveatId.PEER_BLESSINGS:
+                return f"Restricted to peers with blessings [{' '.join(self.parameter)}]"
+            case CaveatId.ACCESS_TAG:
+                return f"Restricted to methods tagged [{' '.join(self.parameter)}]"
+            case CaveatId.PEER_ADDRESS:
+                return f"Restricted to peers at [{' '.join(self.parameter)}]"
+            case CaveatId.THIRD_PARTY:
+                return f"Requires a discharge from {self.parameter[2]}"
+            case _:
+                return f"Application caveat {self.id}"
+
+    def _check(self) -> None:
+        """Refuse a parameter that is not what a known id takes."""
+        value = self.parameter
+        match self.id:
+            case CaveatId.CONST:
+                good = isinstance(value, bool)
+            case CaveatId.EXPIRY | CaveatId.NOT_BEFORE:
+                good = type(value) is int and 0 <= value <= _MAX_MILLISECONDS
+            case CaveatId.METHOD | CaveatId.ACCESS_TAG:
+                good = _is_texts(value)
+            case CaveatId.PEER_BLESSINGS:
+                good = _is_texts(value) and all(Pattern.parse(p) for p in value)
+            case CaveatId.PEER_ADDRESS:
+                good = _is_texts(value) and all(_is_network(n) for n in value)
+            case CaveatId.THIRD_PARTY:
+                good = _is_third_party(value)
+            case _:
+                return  # an id of the future: kept as it is, and never valid
+        if not good:
+            raise InputError(f"the parameter of a caveat with id {self.id} is not what it takes")
+
+
+_MAX_MILLISECONDS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _milliseconds(time: datetime) -> int:
+    if time.tzinfo is None:
+        raise InputError("a caveat's time needs a time zone")
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_third_party(value: object) -> bool:
+    match value:
+        case [bytes(nonce), bytes(_), str(_), list(caveats), [bool(_), bool(_), bool(_)]] if len(nonce) == 16:
+            return all(Caveat.decode(c) for c in caveats)
+        case _:
+            return False

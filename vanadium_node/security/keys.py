@@ -1,0 +1,190 @@
+"""Keys and signatures: ECDSA on P-256 (ES256) and Ed25519 (EdDSA), in the forms of COSE (RFC 9053 §2).
+
+A public key is a value. A private key shows nothing of itself: no content in its repr, no equality, no pickling.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NoReturn, Self, assert_never
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_private_key,
+)
+
+from vanadium_node import cbor
+from vanadium_node.errors import DecodeError, InputError
+
+MAX_KEY_BYTES: Final = 1024
+"""More than any public key accepted here needs; what is longer is refused before it is parsed."""
+
+_ES256: Final = ec.ECDSA(SHA256())
+_COORDINATE_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = 64
+
+
+class KeyType(Enum):
+    """Kinds of keys. The value is the name on the command line."""
+
+    ECDSA_P256 = "ecdsa256"
+    ED25519 = "ed25519"
+
+    @property
+    def algorithm(self) -> int:
+        """The COSE algorithm that its signatures use (RFC 9053 §2.1 ES256, §2.2 EdDSA)."""
+        return -7 if self is KeyType.ECDSA_P256 else -8
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key. `der` is its DER SubjectPublicKeyInfo in the one accepted form; equal keys have equal bytes."""
+
+    der: bytes
+    key_type: KeyType = field(compare=False)
+    _key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey = field(compare=False, repr=False)
+
+    @classmethod
+    def decode(cls, der: bytes) -> Self:
+        """Read a DER SubjectPublicKeyInfo.
+
+        Raises:
+            DecodeError: it is none, of another kind of key, or not in the form that this project writes.
+        """
+        if len(der) > MAX_KEY_BYTES:
+            raise DecodeError(f"a public key of {len(der)} bytes is longer than any accepted one")
+        try:
+            key = load_der_public_key(der)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise DecodeError("the bytes are not a public key (DER SubjectPublicKeyInfo)") from error
+        decoded = cls.from_key(key)
+        if decoded.der != der:
+            raise DecodeError("the public key is not encoded in its canonical form")
+        return decoded
+
+    @classmethod
+    def from_key(cls, key: object) -> Self:
+        """Wrap a public key of the cryptography library.
+
+        Raises:
+            DecodeError: it is neither on P-256 nor Ed25519.
+        """
+        if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+            return cls(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), KeyType.ECDSA_P256, key)
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            return cls(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), KeyType.ED25519, key)
+        raise DecodeError("the public key is neither on P-256 nor Ed25519, the kinds accepted here")
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Read the text form.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        return cls.decode(cbor.from_text(line, max_bytes=MAX_KEY_BYTES))
+
+    @property
+    def text(self) -> str:
+        """The text form: base64url of the encoding, without padding."""
+        return cbor.text(self.der)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 bytes of the encoding's SHA-256, as `aa:bb:…`."""
+        return hashlib.sha256(self.der).digest()[:16].hex(":")
+
+    def __str__(self) -> str:
+        return self.fingerprint
+
+    def verify(self, signature: bytes, message: bytes) -> bool:
+        """Tell whether `signature` (64 bytes, as in COSE) is this key's over `message`."""
+        if len(signature) != _SIGNATURE_BYTES:
+            return False
+        try:
+            if isinstance(self._key, ed25519.Ed25519PublicKey):
+                self._key.verify(signature, message)
+            else:
+                r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
+                s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
+                self._key.verify(encode_dss_signature(r, s), message, _ES256)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class PrivateKey:
+    """A private key, in this process's memory."""
+
+    __slots__ = ("_key", "public_key")
+
+    public_key: PublicKey
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public_key = PublicKey.from_key(key.public_key())
+
+    @classmethod
+    def generate(cls, key_type: KeyType = KeyType.ECDSA_P256) -> Self:
+        """Make a new key."""
+        match key_type:
+            case KeyType.ECDSA_P256:
+                return cls(ec.generate_private_key(ec.SECP256R1()))
+            case KeyType.ED25519:
+                return cls(ed25519.Ed25519PrivateKey.generate())
+            case _:
+                assert_never(key_type)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
+        """Read a PKCS#8 PEM.
+
+        Raises:
+            DecodeError: it is none, or of another kind of key.
+            InputError: the passphrase is missing or wrong.
+        """
+        try:
+            key = load_pem_private_key(pem, passphrase)
+        except TypeError as error:
+            if passphrase is None:
+                raise InputError("the private key is encrypted", hint="give its passphrase") from error
+            raise InputError("the private key is not encrypted, but a passphrase was given") from error
+        except (ValueError, UnsupportedAlgorithm) as error:
+            if passphrase is not None:
+                raise InputError("the private key cannot be read", hint="is the passphrase right?") from error
+            raise DecodeError("the bytes are not a private key (PKCS#8 PEM)") from error
+        if isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+            return cls(key)
+        raise DecodeError("the private key is neither on P-256 nor Ed25519, the kinds accepted here")
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """Return the key as PKCS#8 PEM, encrypted if there is a passphrase."""
+        encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature over `message`, 64 bytes as in COSE (ECDSA: r and s, RFC 9053 §2.1)."""
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self._key.sign(message)
+        r, s = decode_dss_signature(self._key.sign(message, _ES256))
+        return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
+
+    def __repr__(self) -> str:
+        return f"<PrivateKey of {self.public_key.fingerprint}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key does not leave its process")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("private keys are not compared; compare their public keys")

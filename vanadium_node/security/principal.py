@@ -1,0 +1,148 @@
+"""A principal: a key, the blessings it holds, and the roots it recognizes.
+
+What it holds are immutable snapshots; a change replaces them, after whoever keeps them (a directory, an agent) has stored
+them. It never suspends but for its signer and its keeper.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from vanadium_node.errors import InputError
+from vanadium_node.security.blessing import Blessings, Chain
+from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.certificate import Certificate, chain_digest
+from vanadium_node.security.cose import LocalSigner, SignatureType, Signer
+from vanadium_node.security.discharge import Discharge
+from vanadium_node.security.keys import PrivateKey, PublicKey
+from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.roots import BlessingRoots
+from vanadium_node.security.store import BlessingStore
+
+
+class Keeper(Protocol):
+    """Keeps a principal's store and roots beyond the process."""
+
+    async def save(self, store: BlessingStore, roots: BlessingRoots) -> None:
+        """Store both, or raise and leave both as they were."""
+
+
+class Principal:
+    """A key pair with a blessing store and blessing roots. Every call is made as one, by both sides."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        store: BlessingStore | None = None,
+        roots: BlessingRoots | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self._signer = signer
+        self._keeper = keeper
+        self.store = BlessingStore() if store is None else store
+        self.roots = BlessingRoots() if roots is None else roots
+
+    @classmethod
+    async def create(cls, signer: Signer | PrivateKey, name: str) -> "Principal":
+        """Make a principal that blesses itself as `name`, shows that to everybody, and recognizes itself as the root.
+
+        Raises:
+            InputError: the name is not allowed.
+        """
+        principal = cls(LocalSigner(signer) if isinstance(signer, PrivateKey) else signer)
+        own = await principal.bless_self(name)
+        principal.store = BlessingStore().with_default(own).with_peer(Pattern.parse("..."), own)
+        principal.roots = BlessingRoots().with_roots_of(own)
+        return principal
+
+    @property
+    def signer(self) -> Signer:
+        """Whoever signs with the principal's key."""
+        return self._signer
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The public half of the key."""
+        return self._signer.public_key
+
+    def blessings_for_peer(self, names: Iterable[str]) -> Blessings | None:
+        """Return what to show to a server with these names."""
+        return self.store.for_peer(names)
+
+    async def bless(
+        self, public_key: PublicKey, blessings: Blessings, extension: str, caveats: Sequence[Caveat]
+    ) -> Blessings:
+        """Extend own blessings to another key.
+
+        Raises:
+            InputError: the blessings are not this principal's, there is no caveat, or the extension is not allowed.
+        """
+        self._require_own(blessings)
+        if not caveats:
+            raise InputError("blessing without any caveat", hint="say so with Caveat.unconstrained() if it is meant")
+        chains = [await c.extended(self._signer, extension, public_key, tuple(caveats)) for c in blessings.chains]
+        return Blessings.from_chains(chains)
+
+    async def bless_self(self, name: str, caveats: Sequence[Caveat] = ()) -> Blessings:
+        """Return blessings of one certificate, rooted at this principal's own key.
+
+        Raises:
+            InputError: the name is not allowed.
+        """
+        certificate = await Certificate.sign(self._signer, name, self.public_key, tuple(caveats), b"")
+        return Blessings.from_chains([Chain((certificate,), chain_digest(b"", certificate.encoded))])
+
+    async def sign(self, kind: SignatureType, payload: bytes, external_aad: bytes = b"") -> bytes:
+        """Return the encoded COSE_Sign1 over the payload."""
+        return await self._signer.sign(kind, payload, external_aad)
+
+    async def mint_discharge(self, caveat: Caveat, caveats: Sequence[Caveat]) -> Discharge:
+        """Sign a discharge of a third-party caveat that names this principal's key.
+
+        Raises:
+            InputError: it is no third-party caveat, or names another key.
+        """
+        return await Discharge.mint(self._signer, caveat, tuple(caveats))
+
+    async def set_default(self, blessings: Blessings | None) -> None:
+        """Choose what to show as a server; None: nothing.
+
+        Raises:
+            InputError: the blessings are another principal's.
+        """
+        self._require_own(blessings)
+        await self._replace(self.store.with_default(blessings), self.roots)
+
+    async def set_for_peer(self, blessings: Blessings | None, pattern: Pattern) -> Blessings | None:
+        """Choose what to show to servers that match the pattern (None: nothing), and return what it was before.
+
+        Raises:
+            InputError: the blessings are another principal's.
+        """
+        self._require_own(blessings)
+        before = self.store.peers.get(pattern)
+        await self._replace(self.store.with_peer(pattern, blessings), self.roots)
+        return before
+
+    async def add_root(self, public_key: PublicKey, pattern: Pattern) -> None:
+        """Recognize a key as the root of names that match the pattern.
+
+        Raises:
+            InputError: the pattern matches everything, or nothing.
+        """
+        await self._replace(self.store, self.roots.with_root(public_key, pattern))
+
+    async def add_roots_of(self, blessings: Blessings) -> None:
+        """Recognize the root of each chain for the name it gives itself."""
+        await self._replace(self.store, self.roots.with_roots_of(blessings))
+
+    async def _replace(self, store: BlessingStore, roots: BlessingRoots) -> None:
+        if self._keeper is not None:
+            await self._keeper.save(store, roots)
+        self.store, self.roots = store, roots
+
+    def _require_own(self, blessings: Blessings | None) -> None:
+        if blessings is not None and blessings.public_key != self.public_key:
+            raise InputError(
+                f"the blessings {blessings} are bound to the key {blessings.public_key}, "
+                f"not to this principal's, {self.public_key}"
+            )
