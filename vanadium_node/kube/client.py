@@ -5,6 +5,7 @@ controller. One client serves one cluster as one user, in one trio run.
 """
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -221,25 +222,34 @@ class KubeClient:
             raise self._failure(doing, "its answer is no JSON object", response.status_code)
         return answer
 
-    @asynccontextmanager
-    async def lines(
-        self, path: str, query: Mapping[str, str], *, quiet_seconds: float, doing: str
-    ) -> AsyncIterator[AsyncIterator[str]]:
-        """Send a GET whose answer goes on, and give its lines; a silence of `quiet_seconds` ends it with status 0.
+    async def stream_lines(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        send: trio.MemorySendChannel[str | KubernetesError],
+        *,
+        quiet_seconds: float,
+        doing: str,
+    ) -> None:
+        """Send a GET whose answer goes on, and pass its lines on; what ended it before its end comes last, as an error.
 
-        Leave it by cancelling its task, or by reading it to the end: httpx's generators do not like to be left behind.
+        The channel must be unbounded. Thus this task only ever waits inside httpx, and cancelling it unwinds the generators
+        there; leaving them in any other way leaves them to the garbage collector.
         """
         timeout = httpx.Timeout(REQUEST_SECONDS, read=quiet_seconds)
-        try:
-            async with self._http.stream(
-                "GET", path, params=query, timeout=timeout, extensions=self._extensions
-            ) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    raise self._refused(doing, response)
-                yield response.aiter_lines()
-        except httpx.HTTPError as error:
-            raise self._unreachable(doing, error) from error
+        with send:
+            try:
+                async with self._http.stream(
+                    "GET", path, params=query, timeout=timeout, extensions=self._extensions
+                ) as response:
+                    if response.status_code >= 400:
+                        await response.aread()
+                        send.send_nowait(self._refused(doing, response))
+                    else:
+                        async for line in response.aiter_lines():
+                            send.send_nowait(line)
+            except httpx.HTTPError as error:
+                send.send_nowait(self._unreachable(doing, error))
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, str], body: object, content_type: str, doing: str
@@ -286,7 +296,7 @@ class KubeClient:
         return KubernetesError(f"cannot {doing}: {why}", status=status, reason=reason, hint=hint)
 
     def _unreachable(self, doing: str, error: httpx.HTTPError) -> KubernetesError:
-        why = clip(str(error)) or type(error).__name__
+        why = _why(error)
         return KubernetesError(
             f"cannot {doing}: no answer from the API server {self.access.server} ({why})",
             hint=f"check that the cluster runs and that {self.access.source or 'the kubeconfig'} names the right one",
@@ -310,6 +320,19 @@ def _retry_after(response: httpx.Response) -> float | None:
         return min(max(float(response.headers["Retry-After"]), 0.0), MAX_RETRY_AFTER_SECONDS)
     except (KeyError, ValueError):
         return None
+
+
+def _why(error: BaseException) -> str:
+    """Return the deepest cause that has words: the outer layers of the HTTP client often have none."""
+    words = type(error).__name__
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {clip(seen.verify_message)}"
+        if str(seen) and not isinstance(seen, BaseExceptionGroup):
+            words = clip(str(seen))
+        seen = seen.__cause__ or seen.__context__
+    return words
 
 
 @asynccontextmanager

@@ -148,7 +148,10 @@ def restricted(image_group: int = GROUP) -> dict[str, Any]:
 def _volumes(secret_name: str) -> list[dict[str, Any]]:
     return [
         {"name": LOGS, "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": SECRET_VOLUME, "secret": {"secretName": secret_name, "defaultMode": 0o444}},  # only the pod agent mounts it
+        {
+            "name": SECRET_VOLUME,
+            "secret": {"secretName": secret_name, "defaultMode": 0o444},
+        },  # only the pod agent mounts it
         {"name": SOCKET, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
     ]
 

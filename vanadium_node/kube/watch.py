@@ -5,10 +5,12 @@ since whoever follows has a deadline of its own. Refusals (401, 403, 404 of the 
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeAlias
 
 import trio
 
@@ -82,55 +84,103 @@ class Snapshot:
     items: tuple[Manifest, ...]
 
 
-async def follow(client: KubeClient, scope: Scope, send: trio.MemorySendChannel[Snapshot | KubernetesError]) -> None:
-    """Send a snapshot of the scope now and after each change, until cancelled.
+@dataclass(slots=True)
+class _Mirror:
+    """A scope's objects as known here, and the version they are of (`""`: not known, list first)."""
 
-    Raises:
-        KubernetesError: the server refuses the list or the watch.
-    """
+    scope: Scope
+    items: dict[str, Manifest] = field(default_factory=dict)
+    version: str = ""
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(scope=self.scope, items=tuple(self.items.values()))
+
+    def apply(self, event: Event) -> bool:
+        """Bring the objects up to date and tell whether that changed anything."""
+        self.version = resource_version_of(event.item) or self.version
+        match event.kind:
+            case "ADDED" | "MODIFIED":
+                self.items[uid_of(event.item)] = event.item
+                return True
+            case "DELETED":
+                return self.items.pop(uid_of(event.item), None) is not None
+            case _:  # BOOKMARK, and whatever later versions add
+                return False
+
+
+Changes: TypeAlias = "trio.MemorySendChannel[Snapshot | KubernetesError]"
+
+
+async def follow(client: KubeClient, scope: Scope, send: Changes) -> None:
+    """Send a snapshot of the scope now and after each change until cancelled, or until the server refuses: that comes last."""
+    mirror = _Mirror(scope)
     failures = 0
-    version = ""
-    items: dict[str, Manifest] = {}
     while True:
+        if mirror.version:
+            failure, heard = await _watch(client, mirror, send)
+        else:
+            failure = await _list(client, mirror, send)
+            heard = failure is None
+        failures = 0 if heard else failures
+        if failure is None and heard:
+            continue
+        if failure is not None and failure.status in FATAL:
+            await send.send(failure)
+            return
+        if failure is not None and failure.status == GONE:
+            mirror.version = ""
+        await trio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+        failures += 1
+
+
+async def _list(client: KubeClient, mirror: _Mirror, send: Changes) -> KubernetesError | None:
+    scope = mirror.scope
+    try:
+        listing = await client.list(scope.resource, scope.namespace, labels=scope.labels, fields=scope.fields)
+    except KubernetesError as error:
+        return error
+    mirror.items = {uid_of(item): item for item in listing.items}
+    mirror.version = listing.resource_version
+    await send.send(mirror.snapshot())
+    return None
+
+
+async def _watch(client: KubeClient, mirror: _Mirror, send: Changes) -> tuple[KubernetesError | None, bool]:
+    """Follow one watch to its end; return what ended it early, and whether the server said anything before."""
+    scope = mirror.scope
+    lines_in, lines = trio.open_memory_channel[str | KubernetesError](math.inf)
+    read = partial(
+        client.stream_lines,
+        scope.resource.path(scope.namespace),
+        scope.query(mirror.version),
+        lines_in,
+        quiet_seconds=QUIET_SECONDS,
+        doing=f"watch {scope.resource.title(scope.namespace, None)}",
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        outcome = await _take(lines, mirror, send)
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+async def _take(
+    lines: trio.MemoryReceiveChannel[str | KubernetesError], mirror: _Mirror, send: Changes
+) -> tuple[KubernetesError | None, bool]:
+    heard = False
+    async for line in lines:
+        if isinstance(line, KubernetesError):
+            return line, heard
+        if not line:
+            continue
         try:
-            if not version:
-                listing = await client.list(scope.resource, scope.namespace, labels=scope.labels, fields=scope.fields)
-                items, version = {uid_of(item): item for item in listing.items}, listing.resource_version
-                await send.send(Snapshot(scope=scope, items=tuple(items.values())))
-            async with aclosing(_events(client, scope, version)) as events:
-                async for event in events:
-                    version, failures = resource_version_of(event.item) or version, 0
-                    if _apply(items, event):
-                        await send.send(Snapshot(scope=scope, items=tuple(items.values())))
+            event = Event.parse(line, mirror.scope)
         except KubernetesError as error:
-            if error.status in FATAL:
-                raise
-            if error.status == GONE:
-                version = ""
-            pause = PAUSES[min(failures, len(PAUSES) - 1)]
-            failures += 1
-            await trio.sleep(pause)
-
-
-async def _events(client: KubeClient, scope: Scope, version: str) -> AsyncGenerator[Event, None]:
-    doing = f"watch {scope.resource.title(scope.namespace, None)}"
-    path = scope.resource.path(scope.namespace)
-    async with client.lines(path, scope.query(version), quiet_seconds=QUIET_SECONDS, doing=doing) as lines:
-        async for line in lines:
-            if line:
-                yield Event.parse(line, scope)
-
-
-def _apply(items: dict[str, Manifest], event: Event) -> bool:
-    """Bring `items` up to date and tell whether that changed anything."""
-    match event.kind:
-        case "ADDED" | "MODIFIED":
-            items[uid_of(event.item)] = event.item
-            return True
-        case "DELETED":
-            return items.pop(uid_of(event.item), None) is not None
-        case _:  # BOOKMARK, and whatever later versions add
-            return False
+            return error, heard
+        heard = True
+        if mirror.apply(event):
+            await send.send(mirror.snapshot())
+    return None, heard
 
 
 @asynccontextmanager
@@ -139,15 +189,8 @@ async def following(
 ) -> AsyncIterator[trio.MemoryReceiveChannel[Snapshot | KubernetesError]]:
     """Follow several scopes while the block runs. One channel gives their snapshots, and the refusal that ended one of them."""
     send, receive = trio.open_memory_channel[Snapshot | KubernetesError](0)
-
-    async def follow_until_refused(scope: Scope) -> None:
-        try:
-            await follow(client, scope, send)
-        except KubernetesError as error:
-            await send.send(error)
-
     async with trio.open_nursery() as nursery:
         for scope in scopes:
-            nursery.start_soon(follow_until_refused, scope)
+            nursery.start_soon(follow, client, scope, send)
         yield receive
         nursery.cancel_scope.cancel()

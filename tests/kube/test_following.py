@@ -1,0 +1,123 @@
+"""Following a rollout: on a real API server, with the node's part played by hand, and its end in time."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trio
+
+from vanadium_node.errors import KubernetesError
+from vanadium_node.kube.client import KubeClient
+from vanadium_node.kube.following import ROLLOUT_FAILED, follow_rollout
+from vanadium_node.kube.resources import DEPLOYMENT, POD, Manifest, name_of
+
+pytestmark = pytest.mark.kubernetes
+LONG = timedelta(seconds=30)
+
+
+async def pods(client: KubeClient, count: int) -> tuple[Manifest, ...]:
+    """Wait until the controllers have made so many pods."""
+    with trio.fail_after(20):
+        while True:
+            found = (await client.list(POD, client.namespace)).items
+            if len(found) >= count:
+                return found
+            await trio.sleep(0.05)
+
+
+async def set_status(client: KubeClient, pod: Manifest, status: Mapping[str, Any]) -> None:
+    """Play the kubelet."""
+    await client.patch(POD, client.namespace, name_of(pod), {"status": status}, subresource="status")
+
+
+READY = {
+    "phase": "Running",
+    "conditions": [{"type": kind, "status": "True"} for kind in ("PodScheduled", "Ready", "ContainersReady")],
+}
+
+
+def waiting(reason: str, message: str, restarts: int = 0) -> dict[str, Any]:
+    """The status of a pod whose container waits."""
+    container = {
+        "name": "fortuned",
+        "image": "i",
+        "imageID": "",
+        "ready": False,
+        "restartCount": restarts,
+        "state": {"waiting": {"reason": reason, "message": message}},
+    }
+    return {"phase": "Pending", "containerStatuses": [container]}
+
+
+async def test_until_all_replicas_are_available(client: KubeClient, deployment: dict[str, Any]) -> None:
+    """Each change of the counts is reported once, and the last line says that all are there."""
+    lines: list[str] = []
+    deployment["spec"]["replicas"] = 2
+    stored = await client.create(DEPLOYMENT, client.namespace, deployment)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lines.append)
+
+            nursery.start_soon(follow)
+            for pod in await pods(client, 2):
+                await set_status(client, pod, READY)
+    assert lines[-1] == "Deployment fortuned: generation 1, desired 2, current 2, updated 2, available 2"
+    assert len(lines) == len(set(lines))
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (waiting("InvalidImageName", "couldn't parse image"), "has an image that cannot exist"),
+        (waiting("CrashLoopBackOff", "back-off", restarts=2), "ends again and again"),
+    ],
+)
+async def test_failure_is_early_and_names_the_pod(
+    client: KubeClient, deployment: dict[str, Any], status: dict[str, Any], says: str
+) -> None:
+    """What waiting does not cure fails at once: container, pod, reason and a next step."""
+    stored = await client.create(DEPLOYMENT, client.namespace, deployment)
+    [pod] = await pods(client, 1)
+    await set_status(client, pod, status)
+    with trio.fail_after(20), pytest.raises(KubernetesError) as caught:
+        await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lambda _: None)
+    assert caught.value.reason == ROLLOUT_FAILED
+    assert f"container 'fortuned' of pod {name_of(pod)} {says}" in str(caught.value)
+    assert caught.value.hint
+
+
+async def test_no_progress_for_too_long(client: KubeClient, deployment: dict[str, Any]) -> None:
+    """The sentence says for how long, and why the pod is not ready."""
+    stored = await client.create(DEPLOYMENT, client.namespace, deployment)
+    await pods(client, 1)
+    with pytest.raises(KubernetesError, match=r"made no progress for 0\.5 s: pod fortuned-.* is Pending and not ready"):
+        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=0.5), report=lambda _: None)
+
+
+async def test_a_deployment_that_is_deleted_meanwhile(client: KubeClient, deployment: dict[str, Any]) -> None:
+    """Nobody waits for what is gone."""
+    stored = await client.create(DEPLOYMENT, client.namespace, deployment)
+    await client.delete(DEPLOYMENT, client.namespace, "fortuned")
+    with pytest.raises(KubernetesError, match="was deleted"):
+        await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lambda _: None)
+
+
+async def test_quota(client: KubeClient, deployment: dict[str, Any]) -> None:
+    """What the controllers may not create is a failure after a grace, which the timeout may cut short."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    path = f"/api/v1/namespaces/{client.namespace}/resourcequotas"
+    await client.request("POST", path, body=quota, doing="create a quota")
+    with trio.fail_after(20):  # the quota counts once its status is there
+        while not (await client.request("GET", f"{path}/none", doing="read the quota")).get("status", {}).get("hard"):
+            await trio.sleep(0.05)
+    stored = await client.create(DEPLOYMENT, client.namespace, deployment)
+    with pytest.raises(KubernetesError, match=r"may not be created .*exceeded quota"):
+        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=4), report=lambda _: None)
