@@ -4,7 +4,7 @@ What it holds are immutable snapshots; a change replaces them, after whoever kee
 them. It never suspends but for its signer and its keeper.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from vanadium_node.errors import InputError
@@ -18,12 +18,15 @@ from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.store import BlessingStore
 
+Change = Callable[[BlessingStore, BlessingRoots], tuple[BlessingStore, BlessingRoots]]
+"""What a change makes of a principal's store and roots."""
+
 
 class Keeper(Protocol):
-    """Keeps a principal's store and roots beyond the process."""
+    """Keeps a principal's store and roots beyond the process, where others may change them too."""
 
-    async def save(self, store: BlessingStore, roots: BlessingRoots) -> None:
-        """Store both, or raise and leave both as they were."""
+    async def update(self, change: Change) -> tuple[BlessingStore, BlessingRoots]:
+        """Apply a change to what is kept now, keep the result and return it; or raise, and leave it as it was."""
 
 
 class Principal:
@@ -110,7 +113,7 @@ class Principal:
             InputError: the blessings are another principal's.
         """
         self._require_own(blessings)
-        await self._replace(self.store.with_default(blessings), self.roots)
+        await self._change(lambda store, roots: (store.with_default(blessings), roots))
 
     async def set_for_peer(self, blessings: Blessings | None, pattern: Pattern) -> Blessings | None:
         """Choose what to show to servers that match the pattern (None: nothing), and return what it was before.
@@ -119,9 +122,14 @@ class Principal:
             InputError: the blessings are another principal's.
         """
         self._require_own(blessings)
-        before = self.store.peers.get(pattern)
-        await self._replace(self.store.with_peer(pattern, blessings), self.roots)
-        return before
+        before: list[Blessings | None] = []
+
+        def change(store: BlessingStore, roots: BlessingRoots) -> tuple[BlessingStore, BlessingRoots]:
+            before.append(store.peers.get(pattern))
+            return store.with_peer(pattern, blessings), roots
+
+        await self._change(change)
+        return before[-1]
 
     async def add_root(self, public_key: PublicKey, pattern: Pattern) -> None:
         """Recognize a key as the root of names that match the pattern.
@@ -129,16 +137,17 @@ class Principal:
         Raises:
             InputError: the pattern matches everything, or nothing.
         """
-        await self._replace(self.store, self.roots.with_root(public_key, pattern))
+        await self._change(lambda store, roots: (store, roots.with_root(public_key, pattern)))
 
     async def add_roots_of(self, blessings: Blessings) -> None:
         """Recognize the root of each chain for the name it gives itself."""
-        await self._replace(self.store, self.roots.with_roots_of(blessings))
+        await self._change(lambda store, roots: (store, roots.with_roots_of(blessings)))
 
-    async def _replace(self, store: BlessingStore, roots: BlessingRoots) -> None:
-        if self._keeper is not None:
-            await self._keeper.save(store, roots)
-        self.store, self.roots = store, roots
+    async def _change(self, change: Change) -> None:
+        if self._keeper is None:
+            self.store, self.roots = change(self.store, self.roots)
+        else:
+            self.store, self.roots = await self._keeper.update(change)
 
     def _require_own(self, blessings: Blessings | None) -> None:
         if blessings is not None and blessings.public_key != self.public_key:

@@ -1,0 +1,1 @@
+"""What outlives a process: private files, credentials directories, and the database of secrets."""
