@@ -63,7 +63,7 @@ def test_generated_names_differ(store: ObjectStore) -> None:
 
 def test_an_object_without_a_name_is_invalid(store: ObjectStore) -> None:
     """Neither a name nor a prefix: 422, naming the field."""
-    with pytest.raises(ApiError, match="metadata.name: Required value: name or generateName is required"):
+    with pytest.raises(ApiError, match=r"metadata\.name: Required value: name or generateName is required"):
         store.create(POD, {"metadata": {}})
 
 
@@ -213,7 +213,7 @@ async def take(events: AsyncIterator[Event], count: int) -> list[tuple[str, str]
 async def test_watch_shows_what_is_there_and_what_comes(store: ObjectStore) -> None:
     """Without a version: the objects that are there, then their changes."""
     store.create(CONFIG_MAP, named("a"))
-    async with aclosing(store.watch(CONFIG_MAP)) as events:  # type: ignore[type-var]
+    async with aclosing(store.watch(CONFIG_MAP)) as events:
         assert await take(events, 1) == [(EventType.ADDED, "a")]
         store.create(CONFIG_MAP, named("b"))
         store.modify(CONFIG_MAP, "default", "a", lambda obj: obj.update(data={"x": "y"}))
@@ -229,7 +229,7 @@ async def test_watch_goes_on_from_a_version(store: ObjectStore) -> None:
     """Nothing that happened after the list is missed."""
     version = store.resource_version
     store.create(CONFIG_MAP, named("a"))
-    async with aclosing(store.watch(CONFIG_MAP, None, version)) as events:  # type: ignore[type-var]
+    async with aclosing(store.watch(CONFIG_MAP, None, version)) as events:
         assert await take(events, 1) == [(EventType.ADDED, "a")]
 
 
@@ -237,7 +237,7 @@ async def test_an_object_that_leaves_the_selection_is_deleted_to_the_watcher(sto
     """And one that enters it is added."""
     red = LabelSelector.parse("color=red")
     store.create(POD, named("web", metadata={"labels": {"color": "red"}}))
-    async with aclosing(store.watch(POD, None, store.resource_version, red)) as events:  # type: ignore[type-var]
+    async with aclosing(store.watch(POD, None, store.resource_version, red)) as events:
         store.modify(POD, "default", "web", lambda obj: obj["metadata"].update(labels={"color": "blue"}))
         store.modify(POD, "default", "web", lambda obj: obj["metadata"].update(labels={"color": "red"}))
         assert await take(events, 2) == [(EventType.DELETED, "web"), (EventType.ADDED, "web")]

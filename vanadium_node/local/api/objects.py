@@ -7,11 +7,14 @@ What an object of a kind must look like is not known here: an `Admission` prepar
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeAlias
 from uuid import uuid4
+
+import trio
 
 from vanadium_node.local.api import garbage
 from vanadium_node.local.api.errors import ApiError, Cause
@@ -23,6 +26,9 @@ __all__ = ["ApiError", "Event", "EventType", "Object", "ObjectStore", "ResourceT
 
 Object: TypeAlias = dict[str, Any]
 """An object of the API: JSON, as it came. This is the JSON edge, so its values are not typed."""
+
+Stamp: TypeAlias = Callable[[Object, Object | None], None]
+"""Marks an object's next version (first argument) after its admission; the second is what it replaces, or None."""
 
 _NAME_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _NOT_A_GENERATION: Final = frozenset({"apiVersion", "kind", "metadata", "status"})
@@ -116,7 +122,9 @@ class ObjectStore:
         kept = self._objects[resource]
         return tuple(kept[key] for key in sorted(kept) if scope.includes(kept[key]))
 
-    def create(self, resource: ResourceType, obj: Object, *, dry_run: bool = False) -> Object:
+    def create(
+        self, resource: ResourceType, obj: Object, *, dry_run: bool = False, stamp: Stamp | None = None
+    ) -> Object:
         """Make an object, and return it as it is now.
 
         Raises:
@@ -138,6 +146,8 @@ class ObjectStore:
         if resource.has_generation:
             metadata["generation"] = 1
         self._admission.creating(self, resource, made)
+        if stamp is not None:
+            stamp(made, None)
         if dry_run:
             return made
         self._store(resource, None, made)
@@ -145,7 +155,9 @@ class ObjectStore:
             self.delete(resource, namespace, metadata["name"])
         return made
 
-    def update(self, resource: ResourceType, obj: Object, *, dry_run: bool = False) -> Object:
+    def update(
+        self, resource: ResourceType, obj: Object, *, dry_run: bool = False, stamp: Stamp | None = None
+    ) -> Object:
         """Replace an object by a newer version of it, all but its status, and return it as it is now.
 
         A `metadata.resourceVersion`, where given, must be the current one. The status of a kind with a status path stays.
@@ -159,7 +171,7 @@ class ObjectStore:
             new.pop("status", None)
             if "status" in old:
                 new["status"] = old["status"]
-        return self._replace(resource, old, new, dry_run=dry_run)
+        return self._replace(resource, old, new, dry_run=dry_run, stamp=stamp)
 
     def update_status(self, resource: ResourceType, obj: Object, *, dry_run: bool = False) -> Object:
         """Replace an object's status by that of `obj`, nothing else, and return it as it is now.
@@ -236,10 +248,14 @@ class ObjectStore:
         resource_version: str | None = None,
         labels: LabelSelector = EVERYTHING,
         fields: FieldSelector = ANY_FIELDS,
-    ) -> AsyncIterator[Event]:
-        """Yield what happens to the objects of a namespace (None: of all) from a version on, until cancelled.
+        *,
+        seconds: float = math.inf,
+        bookmark_seconds: float = math.inf,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield what happens to the objects of a namespace (None: of all) from a version on, for so many seconds.
 
-        Without a version, or with `"0"`, the objects that are there come first, as ADDED.
+        Without a version, or with `"0"`, the objects that are there come first, as ADDED. Where nothing happened for
+        `bookmark_seconds`, a BOOKMARK tells the version reached.
 
         Raises:
             ApiError: the version is too long ago, or the watcher too slow (410): list again.
@@ -250,8 +266,12 @@ class ObjectStore:
         if not _parsed_version(resource_version):
             for obj in self.list(resource, namespace, labels, fields):
                 yield Event(EventType.ADDED, obj)
-        while True:
-            await history.wait_beyond(position)
+        end = trio.current_time() + seconds
+        while trio.current_time() < end:
+            with trio.move_on_at(min(end, trio.current_time() + bookmark_seconds)) as idle:
+                await history.wait_beyond(position)
+            if idle.cancelled_caught:
+                yield Event(EventType.BOOKMARK, {"metadata": {"resourceVersion": self.resource_version}})
             changes = history.read(position)
             position += len(changes)
             for change in changes:
@@ -302,7 +322,14 @@ class ObjectStore:
         return old
 
     def _replace(
-        self, resource: ResourceType, old: Object, new: Object, *, dry_run: bool = False, admit: bool = True
+        self,
+        resource: ResourceType,
+        old: Object,
+        new: Object,
+        *,
+        dry_run: bool = False,
+        admit: bool = True,
+        stamp: Stamp | None = None,
     ) -> Object:
         """Store the next version of an object unless nothing changed; remove it when its last finalizer went."""
         new["apiVersion"], new["kind"] = resource.api_version, resource.kind
@@ -310,6 +337,8 @@ class ObjectStore:
         if admit:
             _keep(old["metadata"], new["metadata"])
             self._admission.updating(self, resource, new, old)
+        if stamp is not None:
+            stamp(new, old)
         if resource.has_generation and _is_new_generation(old, new):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if new == old or dry_run:
@@ -345,6 +374,8 @@ def _keep(old: Object, new: Object) -> None:
         else:
             new.pop(key, None)
     new.pop("selfLink", None)
+    if not new.get("managedFields") and old.get("managedFields"):
+        new["managedFields"] = old["managedFields"]
 
 
 def _is_new_generation(old: Object, new: Object) -> bool:

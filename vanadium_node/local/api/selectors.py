@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from vanadium_node.local.api.errors import ApiError
+from vanadium_node.local.api.kinds import ResourceType
 
 _KEY: Final = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _VALUE: Final = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
@@ -175,3 +177,55 @@ def _value_at(obj: Mapping[str, Any], path: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None or (isinstance(value, Mapping | Sequence) and not isinstance(value, str)) else str(value)
+
+
+_FIELDS_OF_ALL: Final = frozenset({"metadata.name", "metadata.namespace"})
+_FIELDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "Pod": frozenset(
+            {
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "spec.hostNetwork",
+                "status.phase",
+                "status.podIP",
+                "status.nominatedNodeName",
+            }
+        ),
+        "Event": frozenset(
+            {
+                "involvedObject.kind",
+                "involvedObject.namespace",
+                "involvedObject.name",
+                "involvedObject.uid",
+                "involvedObject.apiVersion",
+                "involvedObject.resourceVersion",
+                "involvedObject.fieldPath",
+                "reason",
+                "reportingComponent",
+                "source",
+                "type",
+            }
+        ),
+        "Secret": frozenset({"type"}),
+        "Namespace": frozenset({"status.phase"}),
+        "Node": frozenset({"spec.unschedulable"}),
+        "ReplicaSet": frozenset({"status.replicas"}),
+        "Job": frozenset({"status.successful"}),
+        "Service": frozenset({"spec.clusterIP", "spec.type"}),
+    }
+)
+
+
+def check_fields(resource: ResourceType, fields: FieldSelector) -> None:
+    """Check that the API selects objects of a kind by these fields.
+
+    Raises:
+        ApiError: it does not (400).
+    """
+    known = _FIELDS_OF_ALL | _FIELDS.get(resource.kind, frozenset())
+    for path, _equal, _value in fields.requirements:
+        if path not in known:
+            raise ApiError.bad_request(f"field label not supported: {path}")
