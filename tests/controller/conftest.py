@@ -1,0 +1,106 @@
+"""Shared fixtures: a real API server, a cluster agent that only counts, settings, and the walkthrough's Deployment."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hand_kubelet import hand_kubelet
+from kubernetes_fixtures import client, kubeconfig
+
+from vanadium_node.controller.settings import Settings
+from vanadium_node.controller.site import Site
+from vanadium_node.errors import UnreachableError
+from vanadium_node.kube.client import KubeClient
+
+__all__ = ["agent", "client", "deployment", "kubeconfig", "kubelet", "said", "settings", "site"]
+
+DOCUMENT: dict[str, Any] = {
+    "clusterAgent": {
+        "image": "example.org/vanadium-node:1",
+        "blessing": "test-root:cluster-agent",
+        "admin": "test-root",
+        "persistentVolumeClaim": "claim",
+    },
+    "podAgent": {"image": "example.org/vanadium-node:1"},
+}
+
+
+@dataclass
+class CountingAgent:
+    """Stands in for the cluster agent: remembers which secrets are good, and can be away."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    is_away: bool = False
+    before_call: Callable[[str], Awaitable[None]] | None = None
+
+    async def _called(self, method: str) -> None:
+        if self.before_call is not None:
+            await self.before_call(method)
+        if self.is_away:
+            raise UnreachableError("the cluster agent does not answer", hint="see whether it runs")
+
+    async def new_secret(self, extension: str) -> str:
+        await self._called("new_secret")
+        secret = secrets.token_urlsafe(32)
+        self.known[secret] = extension
+        return secret
+
+    async def forget_secret(self, secret: str) -> None:
+        await self._called("forget_secret")
+        self.known.pop(secret, None)
+
+    async def check(self) -> None:
+        await self._called("check")
+
+
+@dataclass
+class Said:
+    """What the user was told."""
+
+    reports: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def agent() -> CountingAgent:
+    return CountingAgent()
+
+
+@pytest.fixture
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings.from_document(DOCUMENT, "vkube.cfg")
+
+
+@pytest.fixture
+def site(client: KubeClient, settings: Settings, said: Said) -> Site:
+    """A site in the test's own namespace."""
+    return Site(client=client, settings=settings, report=said.reports.append, warn=said.warnings.append)
+
+
+@pytest.fixture
+async def kubelet(client: KubeClient) -> AsyncIterator[None]:
+    """Pods become ready."""
+    async with hand_kubelet(client):
+        yield
+
+
+@pytest.fixture
+def deployment() -> dict[str, Any]:
+    """The walkthrough's Deployment, in today's form."""
+    container = {"name": "fortuned", "image": "gcr.io/my-project/fortuned:1", "command": ["fortuned"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "fortuned"},
+        "spec": {
+            "selector": {"matchLabels": {"application": "fortuned"}},
+            "template": {"metadata": {"labels": {"application": "fortuned"}}, "spec": {"containers": [container]}},
+        },
+    }

@@ -1,0 +1,335 @@
+"""Starting, updating and stopping on a real API server: Deployment and secret move together, or not at all."""
+
+import copy
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trio
+
+from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.objects import key_of
+from vanadium_node.controller.site import Site
+from vanadium_node.errors import InputError, KubernetesError, UnreachableError, VanadiumError
+from vanadium_node.kube.client import KubeClient
+from vanadium_node.kube.injection import is_injected, roots_in_use, secret_in_use
+from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of
+
+pytestmark = pytest.mark.kubernetes
+FORTUNED = Identity(extension="fortuned", root_blessings="cm9vdHM")
+OTHER = Identity(extension="other", root_blessings="b3RoZXI")
+WAIT = timedelta(seconds=30)
+
+
+def with_image(deployment: dict[str, Any], image: str) -> dict[str, Any]:
+    """The same Deployment with another image."""
+    changed = copy.deepcopy(deployment)
+    changed["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    return changed
+
+
+async def live(client: KubeClient) -> Manifest | None:
+    return await client.find(DEPLOYMENT, client.namespace, "fortuned")
+
+
+async def our_secrets(client: KubeClient) -> dict[str, str | None]:
+    """The Secrets that the controller made: name → key."""
+    listing = await client.list(SECRET, client.namespace, labels="app.kubernetes.io/managed-by=vanadium-node")
+    return {name_of(item): key_of(item) for item in listing.items}
+
+
+async def assert_consistent(client: KubeClient, agent: Any, *, running: bool) -> None:
+    """The application is there or not, and exactly its Secret and its key are."""
+    deployment = await live(client)
+    assert (deployment is not None) is running
+    in_use = None if deployment is None else secret_in_use(deployment)
+    found = await our_secrets(client)
+    assert set(found) == ({in_use} if in_use else set())
+    assert set(agent.known) == set(found.values())
+
+
+async def test_start_makes_secret_key_and_deployment(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """The pod agent of a 1.20 cluster is a plain container; its Secret holds the key that the cluster agent gave."""
+    await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+    stored = await live(client)
+    assert stored is not None
+    name = secret_in_use(stored)
+    assert name is not None
+    assert name.startswith("secret-")
+    assert len(name) == len("secret-") + 32
+    assert list(agent.known.values()) == ["fortuned"]
+    assert roots_in_use(stored) == "cm9vdHM"
+    pod = stored["spec"]["template"]["spec"]
+    assert [c["name"] for c in pod["containers"]] == ["fortuned", "pod-agent"]
+    agent_name = {"name": "AGENT_NAME", "value": "/(test-root:cluster-agent)@cluster-agent.default:8193"}
+    assert agent_name in pod["containers"][1]["env"]
+    await assert_consistent(client, agent, running=True)
+
+
+async def test_start_without_blessings_adds_nothing(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """No pod agent, no secret; update and stop keep it so, and a new identity is refused."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, None)
+    await applications.update(client.namespace, with_image(deployment, "i:2"), None)
+    stored = await live(client)
+    assert stored is not None
+    assert not is_injected(stored)
+    with pytest.raises(InputError, match="started with --noblessings and stays so"):
+        await applications.update(client.namespace, deployment, FORTUNED)
+    agent.is_away = True
+    await applications.stop(client.namespace, "fortuned")
+    agent.is_away = False
+    await assert_consistent(client, agent, running=False)
+
+
+async def test_a_second_start_is_refused(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """Before anything is made."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    with pytest.raises(InputError, match="is already running; use 'update'"):
+        await applications.start(client.namespace, deployment, OTHER)
+    await assert_consistent(client, agent, running=True)
+    assert list(agent.known.values()) == ["fortuned"]
+
+
+async def test_waiting_follows_the_rollout(
+    site: Site, kubelet: None, agent: Any, said: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """With --wait each step is told, and it ends when the replicas are there."""
+    with trio.fail_after(30):
+        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, deployment, FORTUNED)
+    assert said.reports[-1].endswith("desired 1, current 1, updated 1, available 1")
+
+
+async def test_a_start_that_fails_leaves_nothing(
+    site: Site, kubelet: None, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """A rollout that cannot succeed, and an object that the API refuses."""
+    applications = Applications(site=site, agent=agent, wait=WAIT)
+    with trio.fail_after(30), pytest.raises(KubernetesError, match="has an image that cannot exist"):
+        await applications.start(client.namespace, with_image(deployment, "x:broken"), FORTUNED)
+    await assert_consistent(client, agent, running=False)
+    deployment["spec"]["selector"] = {"matchLabels": {"some": "thing-else"}}
+    with pytest.raises(KubernetesError, match="selector"):
+        await applications.start(client.namespace, deployment, FORTUNED)
+    await assert_consistent(client, agent, running=False)
+
+
+async def test_ctrl_c_while_waiting_leaves_nothing(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """Cancelled in the middle of the rollout, everything is taken back before the command ends."""
+    with trio.move_on_after(1.5) as scope:
+        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, deployment, FORTUNED)
+    assert scope.cancelled_caught
+    await assert_consistent(client, agent, running=False)
+
+
+async def test_ctrl_c_while_the_secret_is_made_leaves_nothing(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """The request for a secret is seen through, so that its key can be forgotten."""
+    with trio.CancelScope() as scope:
+
+        async def interrupt(method: str) -> None:
+            scope.cancel()
+
+        agent.before_call = interrupt
+        await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+    assert scope.cancelled_caught
+    await assert_consistent(client, agent, running=False)
+
+
+async def test_update_keeps_the_secret(site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]) -> None:
+    """Without an extension: the same Secret and roots, the new specification, and the replicas somebody chose."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    before = await live(client)
+    assert before is not None
+    await client.patch(DEPLOYMENT, client.namespace, "fortuned", {"spec": {"replicas": 3}})
+    await applications.update(client.namespace, with_image(deployment, "i:2"), None)
+    after = await live(client)
+    assert after is not None
+    assert secret_in_use(after) == secret_in_use(before)
+    assert roots_in_use(after) == "cm9vdHM"
+    assert after["spec"]["template"]["spec"]["containers"][0]["image"] == "i:2"
+    assert after["spec"]["replicas"] == 3
+    await assert_consistent(client, agent, running=True)
+
+
+async def test_update_with_an_extension_replaces_the_secret(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """The old key is forgotten and its Secret deleted; the roots are the new caller's."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.update(client.namespace, deployment, OTHER)
+    after = await live(client)
+    assert after is not None
+    assert roots_in_use(after) == "b3RoZXI"
+    assert list(agent.known.values()) == ["other"]
+    await assert_consistent(client, agent, running=True)
+
+
+async def test_an_update_that_stalls_is_rolled_back(
+    site: Site, kubelet: None, agent: Any, said: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """The old specification is back, the new secret is gone, the old one is still good."""
+    applications = Applications(site=site, agent=agent, wait=WAIT)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    with trio.fail_after(30), pytest.raises(KubernetesError, match="cannot exist"):
+        await applications.update(client.namespace, with_image(deployment, "x:broken"), OTHER)
+    after = await live(client)
+    assert after is not None
+    assert after["spec"]["template"]["spec"]["containers"][0]["image"] == "gcr.io/my-project/fortuned:1"
+    assert list(agent.known.values()) == ["fortuned"]
+    assert "rolled back" in said.reports[-1]
+    await assert_consistent(client, agent, running=True)
+    impatient = replace(applications, wait=timedelta(seconds=0.5))
+    with pytest.raises(KubernetesError, match="made no progress"):
+        await impatient.update(client.namespace, with_image(deployment, "x:slow"), None)
+    await assert_consistent(client, agent, running=True)
+
+
+async def test_update_and_stop_of_what_is_not_there(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """One sentence that names it, and how to go on."""
+    applications = Applications(site=site, agent=agent)
+    with pytest.raises(InputError, match=f"there is no Deployment {client.namespace}/fortuned; 'start' starts it"):
+        await applications.update(client.namespace, deployment, FORTUNED)
+    with pytest.raises(InputError, match="there is no Deployment"):
+        await applications.stop(client.namespace, "fortuned")
+    assert agent.known == {}
+
+
+async def test_stop_removes_all_three(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """Deployment, key and Secret; a second stop is refused."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.stop(client.namespace, "fortuned")
+    await assert_consistent(client, agent, running=False)
+    with pytest.raises(InputError, match="there is no Deployment"):
+        await applications.stop(client.namespace, "fortuned")
+
+
+async def test_stop_without_the_cluster_agent_changes_nothing(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
+) -> None:
+    """A key that cannot be forgotten keeps its application: otherwise nobody would remember it."""
+    applications = Applications(site=site, agent=agent)
+    await applications.start(client.namespace, deployment, FORTUNED)
+    agent.is_away = True
+    with pytest.raises(UnreachableError):
+        await applications.stop(client.namespace, "fortuned")
+    agent.is_away = False
+    await assert_consistent(client, agent, running=True)
+
+
+class Unlucky(KubeClient):
+    """A client whose k-th request fails, before the server sees it or after it was done."""
+
+    k = 0
+    after = False
+    count = 0
+
+    async def request(self, *args: Any, **kwargs: Any) -> Manifest:
+        self.count += 1
+        lost = KubernetesError(f"cannot {kwargs['doing']}: the connection was lost")
+        if self.count == self.k and not self.after:
+            raise lost
+        answer = await super().request(*args, **kwargs)
+        if self.count == self.k:
+            raise lost
+        return answer
+
+
+Command = Callable[[Applications], Awaitable[None]]
+
+
+async def run_until_lucky(site: Site, agent: Any, after: bool, command: Command) -> list[VanadiumError]:
+    """Run the command with its first request failing, then with its second, …, until there are no more requests.
+
+    After each failure the world is whole; the last run succeeds.
+    """
+    failures: list[VanadiumError] = []
+    for k in range(1, 40):
+        unlucky = Unlucky(site.client._http, site.client.access)
+        unlucky.k, unlucky.after = k, after
+        try:
+            await command(Applications(site=replace(site, client=unlucky), agent=agent))
+        except VanadiumError as error:
+            failures.append(error)
+            existing = await live(site.client)
+            await assert_consistent(site.client, agent, running=existing is not None)
+        if unlucky.count < k:
+            return failures
+    raise AssertionError("the command never got through")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
+async def test_start_fails_at_every_request(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
+) -> None:
+    """Whichever request fails, nothing is left, and the next attempt succeeds."""
+
+    async def start(applications: Applications) -> None:
+        if await live(client) is not None:  # it got through in spite of the lost answer to a last look
+            await Applications(site=site, agent=agent).stop(client.namespace, "fortuned")
+        await applications.start(client.namespace, deployment, FORTUNED)
+
+    assert await run_until_lucky(site, agent, after, start)
+    await assert_consistent(client, agent, running=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
+async def test_update_fails_at_every_request(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
+) -> None:
+    """Whichever request fails, the application has one good secret; a failure after the change says that it is done."""
+    await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+    extensions = iter(f"e{n}" for n in range(100))
+
+    async def update(applications: Applications) -> None:
+        identity = Identity(extension=next(extensions), root_blessings="cg")
+        try:
+            await applications.update(client.namespace, deployment, identity)
+        except VanadiumError as error:
+            if "is updated, but its old secret is still good" in error.message:
+                await Applications(site=site, agent=agent).update(client.namespace, deployment, None)
+            raise
+
+    assert await run_until_lucky(site, agent, after, update)
+    await assert_consistent(client, agent, running=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
+async def test_stop_fails_at_every_request(
+    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
+) -> None:
+    """Whichever request fails, the same command run again finishes."""
+    healthy = Applications(site=site, agent=agent)
+    for k in range(1, 20):
+        if await live(client) is None:
+            await healthy.start(client.namespace, deployment, FORTUNED)
+        unlucky = Unlucky(client._http, client.access)
+        unlucky.k, unlucky.after = k, after
+        try:
+            await Applications(site=replace(site, client=unlucky), agent=agent).stop(client.namespace, "fortuned")
+        except VanadiumError:
+            if await live(client) is not None or await our_secrets(client):
+                await healthy.stop(client.namespace, "fortuned")
+        await assert_consistent(client, agent, running=False)
+        if unlucky.count < k:
+            return
+    raise AssertionError("the command never got through")

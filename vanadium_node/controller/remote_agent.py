@@ -1,0 +1,124 @@
+"""The cluster agent over RPC: who it is is checked before anything is shown or asked, and secrets only pass through."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from vanadium_node.controller.endpoint import find_cluster_agent
+from vanadium_node.controller.identity import own_blessings
+from vanadium_node.controller.site import Site
+from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError
+from vanadium_node.rpc import Client, connect
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.principal import Principal
+
+OpenPrincipal = Callable[[], AbstractAsyncContextManager[Principal]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteClusterAgent:
+    """The cluster agent of a site, called as the principal that `open_principal` gives, each time over a new connection.
+
+    A rollout may lie between two calls, and the agent's address may need waiting for: nothing is opened before it is needed.
+    `address` (HOST:PORT) replaces the Service's; `base_blessings` (text form) the principal's default blessings.
+    """
+
+    site: Site
+    open_principal: OpenPrincipal
+    address: str | None = None
+    base_blessings: str | None = None
+
+    async def new_secret(self, extension: str) -> str:
+        """Grant the caller's blessings, extended by `extension`, and return the secret that stands for them.
+
+        Raises:
+            VanadiumError: the agent is not there, not who it should be, or refused.
+        """
+        async with self._connected() as (client, principal):
+            base = own_blessings(principal, self.base_blessings)
+            granted = await _grant(principal, base, extension, client)
+            return await client.call("NewSecret", returns=str, granted=granted)
+
+    async def forget_secret(self, secret: str) -> None:
+        """Make the secret worthless; one that is unknown is no error."""
+        async with self._connected() as (client, _):
+            await client.call("ForgetSecret", secret, returns=type(None))
+
+    async def check(self) -> None:
+        """Make sure that the agent is there, claimed, and who it should be."""
+        async with self._connected():
+            pass
+
+    async def claim(self) -> str:
+        """Give an unclaimed agent its blessing of the settings, and return that.
+
+        Raises:
+            InputError: the caller does not hold the name to extend, or the agent is claimed already.
+            VanadiumError: the agent is not there, or refused.
+        """
+        settings = self.site.settings.cluster_agent
+        async with self.open_principal() as principal:
+            base = _named(principal, settings.granter)
+            async with connect(f"/{await self._endpoint()}", principal, insecure=True) as client:
+                if settings.blessing in client.server.names:
+                    raise _already_claimed(settings.blessing)
+                granted = await _grant(principal, base, settings.extension, client)
+                try:
+                    await client.call("Claim", "", returns=type(None), granted=granted)
+                except CallError as error:
+                    if error.code in {ErrorCode.EXISTS, ErrorCode.UNKNOWN_METHOD}:
+                        raise _already_claimed(settings.blessing) from error
+                    raise
+        return settings.blessing
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[Client, Principal]]:
+        settings = self.site.settings.cluster_agent
+        name = f"/({settings.blessing})@{await self._endpoint()}"
+        async with self.open_principal() as principal:
+            try:
+                async with connect(name, principal) as client:
+                    yield client, principal
+            except NotTrustedError as error:
+                raise NotTrustedError(
+                    error.message,
+                    hint="claim it with 'claim-cluster-agent' if it is new; if not, "
+                    "check 'clusterAgent.blessing' in the configuration and your credentials",
+                ) from error
+
+    async def _endpoint(self) -> str:
+        if self.address is not None:
+            return self.address
+        settings = self.site.settings.cluster_agent
+        return await find_cluster_agent(self.site.client, settings.namespace, report=self.site.report)
+
+
+async def _grant(principal: Principal, base: Blessings, extension: str, client: Client) -> Blessings:
+    key = client.server.public_key
+    if key is None:
+        raise NotTrustedError("the cluster agent showed no key to bless")
+    return await principal.bless(key, base, extension, [Caveat.unconstrained()])
+
+
+def _named(principal: Principal, name: str) -> Blessings:
+    """Return the caller's blessings of exactly that name.
+
+    Raises:
+        InputError: it holds none.
+    """
+    held = own_blessings(principal)
+    chains = [chain for chain in held.chains if chain.name == name]
+    if not chains:
+        raise InputError(
+            f"the cluster agent's blessing needs '{name}' to extend, and this principal is {held}",
+            hint="use other credentials (--credentials), or correct 'clusterAgent.blessing' in the configuration",
+        )
+    return Blessings.from_chains(chains)
+
+
+def _already_claimed(blessing: str) -> InputError:
+    return InputError(
+        f"the cluster agent is already claimed (it should be '{blessing}')",
+        hint="if it is not yours, stop it, remove its disk, and start it again",
+    )

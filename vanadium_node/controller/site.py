@@ -1,0 +1,33 @@
+"""What every command of the controller works with: the cluster, the settings, the cluster agent, and the user's ear."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from vanadium_node.controller.settings import Settings
+from vanadium_node.kube.client import KubeClient
+
+
+class ClusterAgent(Protocol):
+    """What the controller asks of the cluster agent. Secrets pass through; they are never in a message."""
+
+    async def new_secret(self, extension: str) -> str:
+        """Grant the caller's blessings, extended by `extension`, and return the secret that stands for them."""
+
+    async def forget_secret(self, secret: str) -> None:
+        """Make the secret worthless; one that is unknown is no error."""
+
+    async def check(self) -> None:
+        """Make sure that it is there, claimed, and who it should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One cluster with its settings, and where to tell what happens."""
+
+    client: KubeClient
+    settings: Settings
+    report: Callable[[str], None]
+    """Takes a line of progress."""
+    warn: Callable[[str], None]
+    """Takes a sentence to look at."""
