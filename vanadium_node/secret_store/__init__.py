@@ -1,0 +1,5 @@
+"""What a secret means: a random key that stands for the blessings of an application."""
+
+from vanadium_node.secret_store.store import SecretStore, StoredSecret, open_secret_store
+
+__all__ = ["SecretStore", "StoredSecret", "open_secret_store"]
