@@ -14,7 +14,7 @@ from vanadium_node.security.certificate import Certificate, chain_digest
 from vanadium_node.security.cose import LocalSigner, SignatureType, Signer
 from vanadium_node.security.discharge import Discharge
 from vanadium_node.security.keys import PrivateKey, PublicKey
-from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.pattern import ALL, Pattern
 from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.store import BlessingStore
 
@@ -53,7 +53,7 @@ class Principal:
         """
         principal = cls(LocalSigner(signer) if isinstance(signer, PrivateKey) else signer)
         own = await principal.bless_self(name)
-        principal.store = BlessingStore().with_default(own).with_peer(Pattern.parse("..."), own)
+        principal.store = BlessingStore().with_default(own).with_peer(Pattern.parse(ALL), own)
         principal.roots = BlessingRoots().with_roots_of(own)
         return principal
 
@@ -142,6 +142,21 @@ class Principal:
     async def add_roots_of(self, blessings: Blessings) -> None:
         """Recognize the root of each chain for the name it gives itself."""
         await self._change(lambda store, roots: (store, roots.with_roots_of(blessings)))
+
+    async def adopt(self, blessings: Blessings) -> None:
+        """Show these blessings to everybody, as a server and as a client, and recognize their roots: all or nothing.
+
+        Raises:
+            InputError: the blessings are another principal's.
+        """
+        self._require_own(blessings)
+        everybody = Pattern.parse(ALL)
+        await self._change(
+            lambda store, roots: (
+                store.with_default(blessings).with_peer(everybody, blessings),
+                roots.with_roots_of(blessings),
+            )
+        )
 
     async def _change(self, change: Change) -> None:
         if self._keeper is None:

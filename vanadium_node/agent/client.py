@@ -1,0 +1,156 @@
+"""The client's side of the agent protocol: a principal whose key lives in another process.
+
+Its store and roots are a snapshot, fetched whenever the agent says that something changed. The agent may come later than
+its clients, and may be restarted under them: then there is a new key, and new connections use it.
+"""
+
+import random
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from vanadium_node.agent.state import AgentState
+from vanadium_node.errors import CallError, DecodeError, PeerError, UnreachableError
+from vanadium_node.rpc import Client, connect
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.cose import SignatureType
+from vanadium_node.security.keys import PublicKey
+from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.roots import BlessingRoots
+
+T = TypeVar("T")
+
+FIRST_RETRY_SECONDS: Final = 0.05
+LAST_RETRY_SECONDS: Final = 2.0
+CALL_SECONDS: Final = 30.0
+
+
+class AgentSigner:
+    """Signs by asking the agent."""
+
+    def __init__(self, ask: "Connection", public_key: PublicKey) -> None:
+        self._ask = ask
+        self.public_key = public_key
+
+    async def sign(self, kind: SignatureType, payload: bytes, external_aad: bytes = b"") -> bytes:
+        """Return the encoded COSE_Sign1 over the payload.
+
+        Raises:
+            UnreachableError: the agent is gone and did not come back in time.
+        """
+        return await self._ask.call("Sign", str(kind), payload, external_aad, returns=bytes)
+
+
+class Connection:
+    """The connection to the agent of the moment; calls made while there is none wait for the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._client: Client | None = None
+        self._connected = trio.Event()
+
+    def use(self, client: Client | None) -> None:
+        """Take the client of a new connection, or None when it is gone."""
+        self._client = client
+        if client is None:
+            self._connected = trio.Event()
+        else:
+            self._connected.set()
+
+    async def call(self, name: str, *arguments: object, returns: type[T]) -> T:
+        """Call a method of the agent, once more if the agent was restarted meanwhile.
+
+        Raises:
+            UnreachableError: there is no agent, and none came in time.
+            CallError: the agent refused.
+        """
+        with trio.move_on_after(CALL_SECONDS):
+            while True:
+                await self._connected.wait()
+                client = self._client
+                if client is None:
+                    continue
+                try:
+                    return await client.call(name, *arguments, returns=returns, timeout=CALL_SECONDS)
+                except (UnreachableError, PeerError):
+                    if self._client is client:
+                        self.use(None)
+        raise UnreachableError(
+            f"the agent behind '{self.path}' did not answer within {CALL_SECONDS:.0f} s", hint="see the pod agent's log"
+        )
+
+
+class AgentPrincipal(Principal):
+    """A principal served by an agent. Use `open_principal`."""
+
+    def __init__(self, connection: Connection, state: AgentState) -> None:
+        super().__init__(AgentSigner(connection, state.public_key), state.store, state.roots)
+        self._connection = connection
+
+    def take(self, state: AgentState) -> None:
+        """Take over what the agent serves now, a new key included."""
+        self._signer = AgentSigner(self._connection, state.public_key)
+        self.store, self.roots = state.store, state.roots
+
+    async def set_default(self, blessings: Blessings | None) -> None:
+        """Choose what to show as a server, at the agent."""
+        await self._changing("BlessingStoreSetDefault", blessings, returns=type(None))
+
+    async def set_for_peer(self, blessings: Blessings | None, pattern: Pattern) -> Blessings | None:
+        """Choose what to show to servers that match the pattern, at the agent."""
+        before = self.store.peers.get(pattern)
+        await self._changing("BlessingStoreSet", blessings, pattern.text, returns=Blessings | None)  # type: ignore[arg-type]
+        return before
+
+    async def add_root(self, public_key: PublicKey, pattern: Pattern) -> None:
+        """Recognize a root, at the agent."""
+        await self._changing("BlessingRootsAdd", public_key.der, pattern.text, returns=type(None))
+
+    async def add_roots_of(self, blessings: Blessings) -> None:
+        """Recognize the roots of blessings, at the agent."""
+        for key, patterns in BlessingRoots().with_roots_of(blessings).entries.items():
+            for pattern in patterns:
+                await self.add_root(key, pattern)
+
+    async def _changing(self, name: str, *arguments: object, returns: type[T]) -> None:
+        await self._connection.call(name, *arguments, returns=returns)
+        self.take(AgentState.decode(await self._connection.call("State", returns=bytes)))
+
+
+class Follower:
+    """Keeps a principal in step with its agent."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = Connection(path)
+        self.principal: AgentPrincipal | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[AgentPrincipal] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the agent until cancelled; report the principal as soon as there is one."""
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                async with (
+                    connect(f"unix:{self._path}", None) as client,
+                    client.stream("NotifyWhenChanged", returns=int) as changes,
+                ):
+                    async for _ in changes:
+                        state = AgentState.decode(await client.call("State", returns=bytes))
+                        self._take(state, client, task_status)
+                        delay = FIRST_RETRY_SECONDS
+            except (UnreachableError, PeerError, CallError, DecodeError):
+                pass  # nobody there yet, or restarted: what to do is the same, and callers get their own errors
+            finally:
+                self._connection.use(None)
+            await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    def _take(self, state: AgentState, client: Client, task_status: trio.TaskStatus[AgentPrincipal]) -> None:
+        self._connection.use(client)
+        if self.principal is None:
+            self.principal = AgentPrincipal(self._connection, state)
+            task_status.started(self.principal)
+        else:
+            self.principal.take(state)

@@ -1,0 +1,81 @@
+"""Who this program is: the principal that its environment or its flags name."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vanadium_node.agent.client import Follower
+from vanadium_node.errors import ConfigurationError, StorageError, UnreachableError
+from vanadium_node.security.principal import Principal
+from vanadium_node.storage.credentials import CredentialsDirectory, Passphrase
+
+AGENT_PATH: Final = "V23_AGENT_PATH"
+CREDENTIALS: Final = "V23_CREDENTIALS"
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""What the kernel accepts as the path of a unix socket (unix(7): 108 with the final NUL)."""
+
+
+@asynccontextmanager
+async def open_principal(
+    *,
+    credentials: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    passphrase: Passphrase | None = None,
+    timeout: float | None = None,
+) -> AsyncIterator[Principal]:
+    """Open the principal of this program, and keep it in step with its agent where it has one.
+
+    `V23_AGENT_PATH` wins: the principal that the agent behind that socket serves, waited for up to `timeout` seconds (None:
+    for ever). Else the credentials directory given, else `V23_CREDENTIALS`; its passphrase is asked for if it has one.
+
+    Raises:
+        ConfigurationError: none of them names a principal.
+        UnreachableError: no agent answered in time.
+        StorageError: the credentials directory holds no principal, or a damaged one.
+    """
+    agent = environ.get(AGENT_PATH)
+    if agent:
+        async with _from_agent(Path(agent), timeout) as principal:
+            yield principal
+        return
+    directory = credentials or (Path(environ[CREDENTIALS]) if environ.get(CREDENTIALS) else None)
+    if directory is None:
+        raise ConfigurationError(
+            "this program has no principal: neither V23_AGENT_PATH nor V23_CREDENTIALS is set",
+            hint="export V23_CREDENTIALS=DIRECTORY; 'vanadium-node principal create DIRECTORY NAME' makes one",
+        )
+    yield CredentialsDirectory(directory).open(passphrase)
+
+
+@asynccontextmanager
+async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Principal]:
+    check_socket_path(path)
+    async with trio.open_nursery() as nursery:
+        principal: Principal | None = None
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            principal = await nursery.start(Follower(path).run)
+        if principal is None:
+            raise UnreachableError(
+                f"no agent answered on '{path}' within {timeout:g} s",
+                hint=f"is the pod agent running? {AGENT_PATH} names its socket",
+            )
+        yield principal
+        nursery.cancel_scope.cancel()
+
+
+def check_socket_path(path: Path) -> None:
+    """Refuse a path that no unix socket can have.
+
+    Raises:
+        StorageError: it is too long.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH_BYTES:
+        raise StorageError(
+            f"the socket path '{path}' is {length} bytes long; unix sockets allow {MAX_SOCKET_PATH_BYTES}",
+            hint="choose a shorter directory",
+        )

@@ -1,0 +1,87 @@
+"""Who owns a server: its principal and permissions on disk, before and after the claim.
+
+The claim is made by one replacement of the principal's state file: a server whose stored principal has default blessings
+is claimed. The permissions are written before, and mean nothing until then; so a crash at any point leaves the server
+unclaimed or wholly claimed.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vanadium_node.errors import InputError, StorageError
+from vanadium_node.security.access import MAX_TEXT_BYTES, Permissions
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.keys import PrivateKey
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.roots import BlessingRoots
+from vanadium_node.security.store import BlessingStore
+from vanadium_node.storage.credentials import CredentialsDirectory
+from vanadium_node.storage.files import make_private_directory, read_limited, write_private
+
+PRINCIPAL_DIRECTORY: Final = "principal"
+PERMISSIONS_FILE: Final = "permissions.json"
+UNCLAIMED: Final = "unclaimed"
+"""The name under which a server shows its key before the claim, so that the claimer can bless it."""
+
+
+@dataclass(slots=True, eq=False)
+class Ownership:
+    """A server's principal and who may use it. `permissions` is None until the server is claimed."""
+
+    principal: Principal
+    permissions: Permissions | None
+    _permissions_file: Path | None = field(repr=False)
+
+    @property
+    def is_claimed(self) -> bool:
+        """Tell whether the server has an owner."""
+        return self.permissions is not None
+
+    @classmethod
+    def given(cls, principal: Principal, permissions: Permissions) -> "Ownership":
+        """Return the ownership of a server that was started with blessings and permissions of its own."""
+        return cls(principal, permissions, None)
+
+    async def claim(self, blessings: Blessings, permissions: Permissions) -> None:
+        """Give the server its owner's blessings and permissions, all or nothing.
+
+        Raises:
+            InputError: it is claimed already, or the blessings are not bound to its key.
+            StorageError: the claim could not be stored; the server is still unclaimed.
+        """
+        if self._permissions_file is None or self.is_claimed:
+            raise InputError("the server is already claimed")
+        write_private(self._permissions_file, permissions.encode().encode())
+        await self.principal.adopt(blessings)
+        self.permissions = permissions
+
+
+async def open_ownership(directory: Path, roots: BlessingRoots) -> Ownership:
+    """Open the ownership kept in a directory; in an empty one, make a principal that waits for its claim.
+
+    `roots` are recognized before the claim: they decide whose names a claimer can have.
+
+    Raises:
+        StorageError: something in the directory is damaged, or it cannot be written.
+    """
+    make_private_directory(directory)
+    credentials = CredentialsDirectory(directory / PRINCIPAL_DIRECTORY)
+    if credentials.holds_principal():
+        principal = credentials.open()
+    else:
+        principal = await credentials.keep(PrivateKey.generate(), BlessingStore(), BlessingRoots())
+    file = directory / PERMISSIONS_FILE
+    if principal.store.default is not None:
+        return Ownership(principal, _read_permissions(file), file)
+    unclaimed = await principal.bless_self(UNCLAIMED)
+    principal.store, principal.roots = BlessingStore(default=unclaimed), roots  # in memory only: nothing of it is kept
+    return Ownership(principal, None, file)
+
+
+def _read_permissions(file: Path) -> Permissions:
+    text = read_limited(file, max_bytes=MAX_TEXT_BYTES)
+    try:
+        return Permissions.parse(text.decode(errors="replace"))
+    except InputError as error:
+        raise StorageError(f"'{file}' is damaged: {error.message}", hint="restore it from a backup") from error

@@ -1,0 +1,67 @@
+"""The method by which a server is claimed: once, with a pairing token if there is one, by whoever it was told to expect."""
+
+import hmac
+import logging
+from typing import Final
+
+import trio
+
+from vanadium_node.claim.ownership import Ownership
+from vanadium_node.errors import CallError, ErrorCode
+from vanadium_node.rpc import Call, Service, Tag, method
+from vanadium_node.security.access import Permissions
+from vanadium_node.security.authorization import everyone
+from vanadium_node.security.pattern import Pattern
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Claimable(Service):
+    """Claimable is a server that has no owner yet, or had none once."""
+
+    authorizer = staticmethod(everyone)
+    """Claim itself decides: its caller has no name that this server's permissions could know."""
+
+    def __init__(
+        self, ownership: Ownership, *, claimer: Pattern | None, token: str | None, permissions: Permissions
+    ) -> None:
+        self._ownership = ownership
+        self._claimer = claimer
+        self._token = token
+        self._permissions = permissions
+        self._one_at_a_time = trio.Lock()
+
+    @method(tag=Tag.ADMIN)
+    async def claim(self, call: Call, pairing_token: str) -> None:
+        """Gives the server the blessings granted on the call and, with them, its owner."""
+        self._require_claimer(call)
+        self._require_token(pairing_token)
+        async with self._one_at_a_time:
+            if self._ownership.is_claimed:
+                raise CallError(ErrorCode.EXISTS, "the cluster agent is already claimed")
+            granted = call.granted
+            if granted is None or granted.public_key != self._ownership.principal.public_key:
+                raise CallError(
+                    ErrorCode.BAD_ARG,
+                    "a claim grants blessings for the key of the server",
+                    hint="bless the key it presents",
+                )
+            await self._ownership.claim(granted, self._permissions)
+        _log.info("claimed as %s by %s", granted, ", ".join(call.peer.names))
+
+    def _require_claimer(self, call: Call) -> None:
+        names = call.peer.names
+        if self._claimer is None or not self._claimer.matches(names):
+            _log.warning("claim refused: %s presented %s", call.peer.address, ", ".join(names) or "no recognized name")
+            raise CallError(
+                ErrorCode.NOT_TRUSTED,
+                f"the claimer must have a recognized name that matches '{self._claimer or ''}'; "
+                f"you have {', '.join(names) or 'none'}",
+                hint="claim it with the credentials it was started for",
+            )
+
+    def _require_token(self, given: str) -> None:
+        if self._token is not None and not hmac.compare_digest(self._token.encode(), given.encode()):
+            raise CallError(
+                ErrorCode.NOT_TRUSTED, "the pairing token is wrong", hint="see the server's own log or settings"
+            )
