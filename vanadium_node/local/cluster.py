@@ -1,42 +1,50 @@
-"""The embedded cluster as one thing: an API, a machine that runs its pods, and the kubeconfig to both.
+"""The user's embedded cluster as a daemon: start it, end it, ask whether it runs.
 
-`running_cluster` runs it in this process, for as long as a block lasts: that is what tests and the daemon use.
-`ensure_up` and `down` (of `daemon`) manage one in a process of its own.
+What runs inside is in `running`, which is imported by the daemon alone: asking is cheap.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-from vanadium_node.errors import UnreachableError
-from vanadium_node.local.api.bootstrap import new_store
-from vanadium_node.local.api.identity import ServerIdentity
-from vanadium_node.local.api.objects import ObjectStore, timestamp
-from vanadium_node.local.api.rest import Rest
-from vanadium_node.local.api.server import listening_socket, serving
+import trio
+
+from vanadium_node.errors import StorageError, VanadiumError
 from vanadium_node.local.directory import ClusterDirectory, State, default_directory
-from vanadium_node.storage.files import write_private
+from vanadium_node.storage.files import explained, locked
 
-__all__ = ["RunningCluster", "default_directory", "kubeconfig_path", "running_cluster"]
+__all__ = ["AlreadyUpError", "default_directory", "down", "ensure_up", "kubeconfig_path", "running_state"]
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+"""How long the daemon may take to end its pods; then it is killed."""
+
+_POLL_SECONDS: Final = 0.02
+
+
+class AlreadyUpError(VanadiumError):
+    """A cluster runs in this directory already."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"an embedded cluster runs in '{directory}' already",
+            hint="use it, or end it with 'vanadium-node local down'",
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class RunningCluster:
-    """A cluster that runs in this process."""
+class Ended:
+    """What `down` found: a daemon that had to be ended, and whether it had to be killed."""
 
-    directory: Path
-    store: ObjectStore
-    port: int
-
-    @property
-    def kubeconfig(self) -> Path:
-        """Return the path of the kubeconfig that leads to it."""
-        return ClusterDirectory(self.directory).kubeconfig
+    was_running: bool
+    was_killed: bool
 
 
 def kubeconfig_path(directory: Path | None = None) -> Path:
@@ -44,31 +52,114 @@ def kubeconfig_path(directory: Path | None = None) -> Path:
     return ClusterDirectory(directory or default_directory()).kubeconfig
 
 
-@asynccontextmanager
-async def running_cluster(directory: Path, *, port: int | None = None) -> AsyncIterator[RunningCluster]:
-    """Run a cluster with its files in `directory` for as long as the block lasts.
+def running_state(directory: Path) -> State | None:
+    """Return who runs the cluster in a directory, or None where nobody does, whatever old files say.
 
-    Without a port it takes the one that the last cluster in this directory had, or any free one.
+    Raises:
+        StorageError: the directory cannot be looked at.
+    """
+    files = ClusterDirectory(directory)
+    return files.read_state() if files.holder() is not None else None
+
+
+async def ensure_up(directory: Path, *, port: int | None = None) -> bool:
+    """Start the cluster of a directory unless it runs, wait until it answers, and tell whether it was started.
 
     Raises:
         StorageError: the directory cannot be used.
-        UnreachableError: the port is in use.
+        VanadiumError: the daemon did not start; the sentence says why.
     """
     files = ClusterDirectory(directory)
     files.make()
-    store = new_store()
-    identity = ServerIdentity.create(files.path, store.now())
-    listener = _preferred_socket(files.read_state()) if port is None else listening_socket(port)
-    port = int(listener.getsockname()[1])
-    async with serving(Rest(store), identity, listener):
-        write_private(files.kubeconfig, identity.kubeconfig(port))
-        files.write_state(State(os.getpid(), port, timestamp(store.now())))
-        yield RunningCluster(files.path, store, port)
+    async with locked(files.starting):
+        if files.holder() is not None:
+            return False
+        await _start(files, port)
+    return True
 
 
-def _preferred_socket(last: State | None) -> socket.socket:
-    """Return a socket on the port that the last cluster here had, so that copies of its address stay good, or on any."""
-    if last is not None:
-        with suppress(UnreachableError):
-            return listening_socket(last.port)
-    return listening_socket()
+async def down(directory: Path) -> Ended:
+    """End the cluster of a directory, with all its pods, and remove everything it made there.
+
+    Raises:
+        StorageError: the directory cannot be looked at.
+        VanadiumError: the daemon cannot be ended.
+    """
+    files = ClusterDirectory(directory)
+    if not await trio.Path(directory).is_dir():
+        return Ended(False, False)
+    async with locked(files.starting):
+        pid = files.holder()
+        was_killed = pid is not None and await _end(files, pid)
+        await trio.to_thread.run_sync(files.clear)
+    return Ended(pid is not None, was_killed)
+
+
+async def _start(files: ClusterDirectory, port: int | None) -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    command = [sys.executable, "-m", "vanadium_node.local.daemon", str(files.path), str(writer)]
+    with explained("write the log", files.log), files.log.open("ab") as log:
+        files.log.chmod(0o600)
+        try:
+            await trio.run_process(
+                command if port is None else [*command, str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                pass_fds=(writer,),
+                check=False,
+            )
+        finally:
+            os.close(writer)
+    async with trio.lowlevel.FdStream(reader) as stream:
+        with trio.move_on_after(START_SECONDS):
+            answer = b"".join([piece async for piece in stream])
+            _check_started(files, answer)
+            return
+    raise VanadiumError(
+        f"the embedded cluster in '{files.path}' did not answer within {START_SECONDS:.0f} s",
+        hint=f"see '{files.log}'",
+    )
+
+
+def _check_started(files: ClusterDirectory, answer: bytes) -> None:
+    """Raise what the daemon said went wrong."""
+    try:
+        message: Any = json.loads(answer)
+    except ValueError:
+        raise VanadiumError(
+            f"the embedded cluster in '{files.path}' ended before it answered", hint=f"see '{files.log}'"
+        ) from None
+    if "error" in message:
+        raise VanadiumError(str(message["error"]), hint=str(message.get("hint", "")))
+
+
+async def _end(files: ClusterDirectory, pid: int) -> bool:
+    """End the daemon, and tell whether it had to be killed."""
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+        if pid == 0 or not _signalled(pid, number):
+            break
+        with trio.move_on_after(seconds):
+            while files.holder() == pid:  # noqa: ASYNC110 - the lock of another process sends no event
+                await trio.sleep(_POLL_SECONDS)
+            return number is signal.SIGKILL
+    if files.holder() is not None:
+        raise StorageError(
+            f"the embedded cluster in '{files.path}' cannot be ended: its process does not stop",
+            hint=f"see '{files.log}', and end process {pid} by hand",
+        )
+    return False
+
+
+def _signalled(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; tell whether there was a process of ours to send it to."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise VanadiumError(
+            f"may not end process {pid}, which runs the embedded cluster", hint="it belongs to another user"
+        ) from error
+    return True

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vanadium_node.errors import StorageError
-from vanadium_node.storage.files import explained, make_private_directory, write_private
+from vanadium_node.storage.files import explained, make_private_directory, storage_error, write_private
 
 _MAX_STATE_BYTES = 64 * 1024
 
@@ -113,21 +113,26 @@ class ClusterDirectory:
         """Write the state file."""
         write_private(self._state, state.encode())
 
-    def is_locked(self) -> bool:
-        """Tell whether a daemon lives: the kernel keeps the lock exactly as long."""
+    def holder(self) -> int | None:
+        """Return the process of the living daemon, or None: the kernel keeps its lock exactly as long as it lives.
+
+        Raises:
+            StorageError: the lock file cannot be looked at.
+        """
         try:
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
         except OSError as error:
-            raise StorageError(f"cannot look at '{self._lock}': {error.strerror}") from error
+            raise storage_error("look at the lock", self._lock, error) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
+            written = os.pread(descriptor, 20, 0)
+            return int(written) if written.isdigit() else 0
         finally:
             os.close(descriptor)
-        return False
+        return None
 
     def lock(self) -> int | None:
         """Take the daemon's lock for as long as the descriptor returned is open; None where another one lives.
@@ -142,12 +147,13 @@ class ClusterDirectory:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return descriptor
 
     def clear(self) -> None:
         """Remove everything that a cluster made here, and the directory when nothing else is in it."""
-        if self.run.exists():
-            shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.run, ignore_errors=True)
         for name in ("kubeconfig", "tls.crt", "tls.key", "log", "state.json", "starting", "lock"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):
