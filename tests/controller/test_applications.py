@@ -211,9 +211,7 @@ async def test_update_and_stop_of_what_is_not_there(
     assert agent.known == {}
 
 
-async def test_stop_removes_all_three(
-    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
-) -> None:
+async def test_stop_removes_all_three(site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]) -> None:
     """Deployment, key and Secret; a second stop is refused."""
     applications = Applications(site=site, agent=agent)
     await applications.start(client.namespace, deployment, FORTUNED)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from vanadium_node.cli.output import emit, note, run_async, warn
+from vanadium_node.errors import InputError
 
 if TYPE_CHECKING:
     from vanadium_node.controller.access import Choice
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vanadium_node.security.principal import Principal
 
 DEFAULT_CONFIG: Final = "vkube.cfg"
-UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 class Duration(click.ParamType[timedelta]):
@@ -34,14 +34,14 @@ class Duration(click.ParamType[timedelta]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read the text."""
-        import re
+        from vanadium_node.config import parse_duration
 
         if isinstance(value, timedelta):
             return value
-        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", str(value))
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"'{value}' is no duration; write it like 30s, 20m or 1h30m", param, ctx)
-        return timedelta(seconds=sum(float(number) * UNITS[unit] for number, unit in parts))
+        try:
+            return parse_duration(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from vanadium_node.errors import ConfigurationError, clip
+from vanadium_node.errors import ConfigurationError, InputError, clip
+from vanadium_node.security.pattern import SEPARATOR, Pattern, check_extension
 
 T = TypeVar("T")
 DEFAULT_FILE: Final = Path("vkube.cfg")
@@ -181,9 +182,8 @@ class _Section:
         self._content = content
         for key in content:
             if key not in known:
-                near = get_close_matches(str(key), known, n=1, cutoff=0.5)
-                hint = f"did you mean '{near[0]}'?" if near else f"the keys there are {', '.join(known)}"
-                raise ConfigurationError(f"{source}: unknown key '{self._path(clip(str(key), 60))}'", hint=hint)
+                path = self._path(clip(str(key), 60))
+                raise ConfigurationError(f"{source}: unknown key '{path}'", hint=_nearest(str(key), known))
 
     def _path(self, key: str) -> str:
         return f"{self._name}.{key}" if self._name else key
@@ -213,11 +213,16 @@ class _Section:
         value = self._content[key]
         try:
             return check(value)
-        except ValueError as error:
+        except (ValueError, InputError) as error:
             shown = clip(json.dumps(value, default=str), 60)
             raise ConfigurationError(
                 f"{self._source}: '{self._path(key)}' is {shown}", hint=f"it must be {check.__doc__}"
             ) from error
+
+
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
 
 
 def _type_name(value: object) -> str:
@@ -272,16 +277,15 @@ def _ip(value: object) -> str:
 
 def _blessing(value: object) -> str:
     """a name of yours and an extension, such as "test-root:cluster-agent" """
-    text = _text(value)
-    parts = text.split(":")
-    if len(parts) < 2 or not all(parts) or any(c in text for c in ",()<>/@ $"):
+    name = check_extension(_text(value))
+    if SEPARATOR not in name:
         raise ValueError
-    return text
+    return name
 
 
 def _patterns(value: object) -> tuple[str, ...]:
     """blessing patterns, separated by commas, such as "test-root,test-root:ops" """
-    patterns = tuple(part.strip() for part in _text(value).split(","))
-    if not all(patterns) or any(c in pattern for pattern in patterns for c in "()<>/@ "):
+    patterns = tuple(str(Pattern.parse(part.strip())) for part in _text(value).split(","))
+    if not all(patterns):
         raise ValueError
     return patterns

@@ -29,11 +29,12 @@ class Undo:
     async def run(self, warn: Callable[[str], None]) -> None:
         """Take everything back; a step that fails is reported, and the others are still taken."""
         while self._steps:
-            what, step = self._steps.pop()
+            what, step = self._steps[-1]
             try:
                 await step()
             except VanadiumError as error:
                 warn(f"could not {what}: {error}")
+            self._steps.pop()
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -53,4 +54,4 @@ async def undone_on_failure(warn: Callable[[str], None]) -> AsyncIterator[Undo]:
             with trio.move_on_after(UNDO_SECONDS, shield=True) as scope:
                 await undo.run(warn)
             if scope.cancelled_caught:
-                warn(f"there was no time left to {', to '.join(undo.pending) or 'finish undoing the last change'}")
+                warn(f"there was no time left to {', to '.join(undo.pending)}")

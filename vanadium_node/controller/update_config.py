@@ -1,14 +1,11 @@
 """Changing the images in the settings file: only their values change, and the file is replaced whole or not at all."""
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vanadium_node.controller.settings import Settings, read_document
-from vanadium_node.errors import ConfigurationError, InputError, StorageError, clip
+from vanadium_node.errors import ConfigurationError, InputError, clip
+from vanadium_node.storage.files import write_private
 
 
 def with_image(current: str, wanted: str) -> str:
@@ -48,26 +45,7 @@ def update_images(path: Path, *, cluster_agent: str | None, pod_agent: str | Non
         if image is not None:
             document[section] = {**document[section], "image": with_image(current, image)}
     changed = Settings.from_document(document, str(path))
-    _replace(path, document)
-    return changed
-
-
-def _replace(path: Path, document: Mapping[str, Any]) -> None:
     target = path.resolve()  # a link stays a link
-    temporary = None
-    try:
-        mode = target.stat().st_mode & 0o777
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            json.dump(document, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot rewrite '{path}': {error.strerror}", hint="check the folder's permissions"
-        ) from error
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    write_private(target, text.encode(), mode=target.stat().st_mode & 0o777)
+    return changed
