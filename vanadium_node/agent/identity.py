@@ -8,7 +8,6 @@ from typing import Final
 
 import trio
 
-from vanadium_node.agent.client import Follower
 from vanadium_node.errors import ConfigurationError, StorageError, UnreachableError
 from vanadium_node.security.principal import Principal
 from vanadium_node.storage.credentials import CredentialsDirectory, Passphrase
@@ -53,6 +52,8 @@ async def open_principal(
 
 @asynccontextmanager
 async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Principal]:
+    from vanadium_node.agent.client import Follower  # the whole RPC: only programs with an agent need it here
+
     check_socket_path(path)
     async with trio.open_nursery() as nursery:
         principal: Principal | None = None

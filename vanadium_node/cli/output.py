@@ -117,7 +117,6 @@ def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
             pending.extend(reversed(error.exceptions))
         else:
             leaves.append(error)
-    known = [
-        e for e in leaves if isinstance(e, VanadiumError | click.ClickException | click.exceptions.Exit | Interrupted)
-    ]
+    expected = (VanadiumError, click.ClickException, click.exceptions.Exit, click.Abort, Interrupted, KeyboardInterrupt)
+    known = [error for error in leaves if isinstance(error, expected)]
     return known[0] if len(known) == len(leaves) else group

@@ -185,6 +185,13 @@ class Blessings:
         return cbor.text(self.encoded)
 
     @property
+    def roots(self) -> "tuple[Blessings, ...]":
+        """The self-signed root of each chain as blessings of their own, each root once, in order."""
+        firsts = [chain.certificates[0] for chain in self.chains]
+        roots = (Chain((first,), chain_digest(b"", first.encoded)) for first in firsts)
+        return tuple({root.digest: Blessings.from_chains([root]) for root in roots}.values())
+
+    @property
     def public_key(self) -> PublicKey:
         """The key that all chains are bound to."""
         return self.chains[0].public_key
