@@ -314,13 +314,15 @@ async def stop(options: Options, filename: str) -> None:
 async def start_cluster_agent(options: Options, wait: bool, wait_timeout: timedelta) -> None:
     """Start the cluster agent of the settings: a Deployment and a Service."""
     from vanadium_node.controller.administration import Administration
-    from vanadium_node.controller.identity import claimer_patterns, own_blessings, root_blessings
+    from vanadium_node.controller.identity import claimer_pattern, named, own_blessings, root_blessings
 
     async with options.principal() as principal:
         own = own_blessings(principal)
     async with options.site() as site:
         administration = Administration(site=site, wait=wait_timeout if wait else None)
-        await administration.start(root_blessings=root_blessings(own), claimer=claimer_patterns(own))
+        claimer = site.settings.cluster_agent.granter
+        roots = root_blessings(named(own, claimer))
+        await administration.start(root_blessings=roots, claimer=claimer_pattern(own, claimer))
     emit(
         f"The cluster agent is {'running' if wait else 'created'}. If it is new, give it its name with 'claim-cluster-agent'."
     )

@@ -39,6 +39,27 @@ def root_blessings(blessings: Blessings) -> str:
     return ",".join(texts)
 
 
-def claimer_patterns(blessings: Blessings) -> str:
-    """Return the patterns that the caller's names match, for the cluster agent to know its claimer by."""
-    return ",".join(blessings.names)
+def named(blessings: Blessings, name: str) -> Blessings:
+    """Return those of the blessings that give exactly this name.
+
+    Raises:
+        InputError: none does.
+    """
+    chains = [chain for chain in blessings.chains if chain.name == name]
+    if not chains:
+        raise InputError(
+            f"the cluster agent's blessing extends '{name}', and this principal is '{blessings}'",
+            hint="use other credentials (--credentials), or correct 'clusterAgent.blessing' in the configuration",
+        )
+    return Blessings.from_chains(chains)
+
+
+def claimer_pattern(blessings: Blessings, name: str) -> str:
+    """Return the pattern by which a new cluster agent knows its claimer: exactly this name of the caller's, no extension.
+
+    An extension would do for a pod: whatever has a name under the claimer's could take the agent over before its owner does.
+
+    Raises:
+        InputError: the caller does not have the name, and could never claim the agent.
+    """
+    return f"{named(blessings, name).names[0]}:$"

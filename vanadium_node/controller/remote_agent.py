@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from vanadium_node.controller.endpoint import find_cluster_agent
-from vanadium_node.controller.identity import own_blessings
+from vanadium_node.controller.identity import named, own_blessings
 from vanadium_node.controller.site import Site
 from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError
 from vanadium_node.rpc import Client, connect
@@ -59,7 +59,7 @@ class RemoteClusterAgent:
         """
         settings = self.site.settings.cluster_agent
         async with self.open_principal() as principal:
-            base = _named(principal, settings.granter)
+            base = named(own_blessings(principal), settings.granter)
             async with connect(f"/{await self._endpoint()}", principal, insecure=True) as client:
                 if settings.blessing in client.server.names:
                     raise _already_claimed(settings.blessing)
@@ -99,22 +99,6 @@ async def _grant(principal: Principal, base: Blessings, extension: str, client: 
     if key is None:
         raise NotTrustedError("the cluster agent showed no key to bless")
     return await principal.bless(key, base, extension, [Caveat.unconstrained()])
-
-
-def _named(principal: Principal, name: str) -> Blessings:
-    """Return the caller's blessings of exactly that name.
-
-    Raises:
-        InputError: it holds none.
-    """
-    held = own_blessings(principal)
-    chains = [chain for chain in held.chains if chain.name == name]
-    if not chains:
-        raise InputError(
-            f"the cluster agent's blessing needs '{name}' to extend, and this principal is {held}",
-            hint="use other credentials (--credentials), or correct 'clusterAgent.blessing' in the configuration",
-        )
-    return Blessings.from_chains(chains)
 
 
 def _already_claimed(blessing: str) -> InputError:
