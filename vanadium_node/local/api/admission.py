@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
-from vanadium_node.local.api.kinds import ResourceType
+from vanadium_node.local.api import allocation, defaults, validation
+from vanadium_node.local.api.errors import ApiError
+from vanadium_node.local.api.kinds import NAMESPACE, SERVICE, ResourceType
 from vanadium_node.local.api.objects import Object, ObjectStore
+
+PROTECTED: frozenset[str] = frozenset({"default", "kube-system", "kube-public"})
+"""Namespaces that cannot be deleted."""
 
 
 class StandardAdmission:
     """The admission of a cluster that behaves like a real one."""
 
     def creating(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
-        """Prepare an object that is about to be made, or raise ApiError."""
+        """Prepare an object that is about to be made.
+
+        Raises:
+            ApiError: it is not valid (422).
+        """
+        defaults.begin(resource, obj)
+        defaults.fill(resource, obj)
+        self._refuse(resource, obj, None)
+        if resource is SERVICE:
+            allocation.give(store, obj, None)
 
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
-        """Prepare the next version of an object, or raise ApiError."""
+        """Prepare the next version of an object.
+
+        Raises:
+            ApiError: it is not valid, or changes what must stay (422).
+        """
+        defaults.fill(resource, obj)
+        if resource is SERVICE:
+            allocation.give(store, obj, old)
+        self._refuse(resource, obj, old)
+
+    def deleting(self, resource: ResourceType, obj: Object) -> None:
+        """Refuse the deletion of what the cluster cannot be without.
+
+        Raises:
+            ApiError: it is such an object (403).
+        """
+        name = obj["metadata"]["name"]
+        if resource is NAMESPACE and name in PROTECTED:
+            raise ApiError.forbidden(resource, name, "this namespace may not be deleted")
+
+    def _refuse(self, resource: ResourceType, obj: Object, old: Object | None) -> None:
+        causes = validation.faults(resource, obj)
+        if old is not None:
+            causes = (*causes, *validation.change_faults(resource, obj, old))
+        if causes:
+            raise ApiError.invalid(resource, obj["metadata"]["name"], causes)

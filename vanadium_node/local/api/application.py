@@ -109,7 +109,7 @@ def _fixed(request: Request, path: str) -> Response | None:
 
 def _old_openapi(request: Request) -> Response:
     if "protobuf" in request.headers.get("accept", ""):
-        return Response(openapi.old_protobuf(), media_type=openapi.PROTOBUF_TYPE)
+        return Response(openapi.old_protobuf(), media_type="application/octet-stream")
     return JsonAnswer(openapi.old_document())
 
 

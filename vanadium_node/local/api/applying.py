@@ -26,7 +26,7 @@ def apply(store: ObjectStore, target: Target, config: Any, options: Options) -> 
     if config["metadata"].get("managedFields"):
         raise ApiError.bad_request("metadata.managedFields must be nil")
     resource = views.stored_as(target.resource)
-    warnings = schema.check(target.resource, config, options.validation)
+    config, warnings = schema.cleaned(target.resource, config, options.validation)
     wanted = frozenset(path for path, _ in managed.leaves(config))
     time, manager = timestamp(store.now()), options.manager
     old = store.find(resource, target.namespace, str(target.name))

@@ -64,6 +64,9 @@ class Admission(Protocol):
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
         """Prepare the next version of an object, or raise ApiError."""
 
+    def deleting(self, resource: ResourceType, obj: Object) -> None:
+        """Let an object be deleted, or raise ApiError."""
+
 
 class _AdmitAll:
     """An admission for stores that are used by programs of ours only."""
@@ -73,6 +76,9 @@ class _AdmitAll:
 
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
         """Take it as it is."""
+
+    def deleting(self, resource: ResourceType, obj: Object) -> None:
+        """Let it go."""
 
 
 class ObjectStore:
@@ -221,6 +227,7 @@ class ObjectStore:
         """
         old = self.get(resource, namespace, name)
         _check_preconditions(resource, old, uid, resource_version)
+        self._admission.deleting(resource, old)
         grace = _grace_of(resource, old, grace_seconds)
         doomed: Object = copied(old)
         garbage.mark(self, resource, doomed, grace, propagation)

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from vanadium_node.local.api.kinds import RESOURCES, SERVER_VERSION, ResourceType, group_versions
 
-PROTOBUF_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _TITLE: Final = "Kubernetes"
 _KIND_EXTENSION: Final = "x-kubernetes-group-version-kind"
 _PARAMETERS: Final = ("dryRun", "fieldManager", "fieldValidation")

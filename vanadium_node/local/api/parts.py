@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from vanadium_node.local.api import patching
+from vanadium_node.local.api import patching, schema
 from vanadium_node.local.api.answers import Form, JsonAnswer
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.kinds import POD, ResourceType
@@ -67,6 +67,7 @@ async def _status(store: ObjectStore, request: Request, target: Target, options:
         new = patching.patched(old, patching.MERGE if kind == patching.APPLY else kind, body)
     if request.method != "GET":
         check_is_for(target, new)
+        new, _warnings = schema.cleaned(target.resource, new, "Ignore")
         old = store.update_status(target.resource, new, dry_run=options.is_dry_run)
     return JsonAnswer(Form.from_request(request).one(target.resource, old))
 

@@ -132,7 +132,7 @@ class Rest:
         if target.resource.namespaced and target.namespace is None:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         check_is_for(target, obj)
-        warnings = schema.check(target.resource, obj, options.validation)
+        obj, warnings = schema.cleaned(target.resource, obj, options.validation)
         stored = views.stored_as(target.resource)
         made = self.store.create(
             stored, views.incoming(target.resource, obj), dry_run=options.is_dry_run, stamp=self._stamp(options)
@@ -142,7 +142,7 @@ class Rest:
     async def _replace(self, request: Request, target: Target, options: Options) -> Response:
         obj = await object_of(request)
         check_is_for(target, obj)
-        warnings = schema.check(target.resource, obj, options.validation)
+        obj, warnings = schema.cleaned(target.resource, obj, options.validation)
         stored = views.stored_as(target.resource)
         new = self.store.update(
             stored, views.incoming(target.resource, obj), dry_run=options.is_dry_run, stamp=self._stamp(options)
@@ -159,7 +159,7 @@ class Rest:
         old = self.store.get(stored, target.namespace, str(target.name))
         new = patching.patched(old, kind, body)
         check_is_for(target, new)
-        warnings = schema.check(target.resource, new, options.validation)
+        new, warnings = schema.cleaned(target.resource, new, options.validation)
         changed = self.store.update(stored, new, dry_run=options.is_dry_run, stamp=self._stamp(options))
         return _warned(self._one(request, target, changed), warnings)
 

@@ -1,6 +1,8 @@
-"""Which fields a kind has, for `fieldValidation`: unknown ones are refused (Strict), warned of (Warn) or let pass (Ignore).
+"""The fields that kinds have, and of which types: what a client sent is checked against them and cleaned.
 
-The fields come from the published types of the API (lightkube's models), read when a kind is first checked.
+Values of a wrong type are refused. Unknown fields are dropped, as on a real cluster, and refused (`fieldValidation=Strict`),
+warned of (`Warn`) or not mentioned (`Ignore`). The types are the published ones of the API, from lightkube's models, which are
+imported when a kind is first checked.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
@@ -19,73 +23,190 @@ from vanadium_node.local.api.objects import Object
 MAX_UNKNOWN: Final = 20
 """Unknown fields named in one answer."""
 
+_QUANTITIES: Final = frozenset(
+    {
+        "allocatable",
+        "averageValue",
+        "capacity",
+        "default",
+        "defaultRequest",
+        "divisor",
+        "hard",
+        "limits",
+        "max",
+        "maxLimitRequestRatio",
+        "min",
+        "requests",
+        "sizeLimit",
+        "storage",
+        "used",
+        "value",
+    }
+)
+"""Fields that hold quantities, or maps of them: a number stands for its text there."""
 
-def check(resource: ResourceType, obj: Object, validation: str) -> tuple[str, ...]:
-    """Return warnings about the object's unknown fields.
+_GO_NAMES: Final[Mapping[Any, str]] = types.MappingProxyType(
+    {str: "string", int: "int32", bool: "bool", float: "float64"}
+)
+_MODULES: Final[Mapping[str, str]] = types.MappingProxyType({"": "core", "rbac.authorization.k8s.io": "rbac"})
+
+
+def cleaned(resource: ResourceType, obj: Object, validation: str) -> tuple[Object, tuple[str, ...]]:
+    """Return an object without unknown fields and nulls, and warnings about the unknown ones.
 
     Raises:
-        ApiError: there are some, and the request wants them refused (400).
+        ApiError: a value has a wrong type, or there are unknown fields and the request wants them refused (400).
     """
-    if validation == "Ignore":
-        return ()
-    if validation not in ("Warn", "Strict"):
+    if validation not in ("Ignore", "Warn", "Strict"):
         raise ApiError.bad_request(f'fieldValidation: Unsupported value: "{validation}": one of Ignore, Warn, Strict')
-    model = model_of(resource)
+    model = _model(resource)
     if model is None:
-        return ()
-    unknown = tuple(f'unknown field "{path}"' for path in _unknown(obj, model, ""))[:MAX_UNKNOWN]
-    if unknown and validation == "Strict":
-        name = resource.kind
-        message = f'{name} in version "{resource.version}" cannot be handled as a {name}: strict decoding error: '
-        raise ApiError.bad_request(message + ", ".join(unknown))
-    return unknown
+        return _without_nulls(obj), ()
+    unknown: list[str] = []
+    try:
+        result: Object = _checked(obj, model, "", "", unknown.append)
+    except _WrongTypeError as error:
+        raise _refused(resource, str(error)) from error
+    warnings = tuple(f'unknown field "{path}"' for path in unknown[:MAX_UNKNOWN])
+    if warnings and validation == "Strict":
+        raise _refused(resource, "strict decoding error: " + ", ".join(warnings))
+    return result, () if validation == "Ignore" else warnings
+
+
+class _WrongTypeError(Exception):
+    """A value is not of the type its field has."""
+
+    def __init__(self, value: Any, expected: str, struct: str, path: str) -> None:
+        where = f"Go struct field {struct}.{path}" if path else "Go value"
+        super().__init__(f"json: cannot unmarshal {_json_name(value)} into {where} of type {expected}")
+
+
+def _refused(resource: ResourceType, why: str) -> ApiError:
+    kind = resource.kind
+    return ApiError.bad_request(f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {why}')
 
 
 @lru_cache(maxsize=64)
-def model_of(resource: ResourceType) -> type | None:
+def _model(resource: ResourceType) -> type | None:
     """Return the published type of a kind, or None."""
-    group = resource.group.removesuffix(".k8s.io").removesuffix(".authorization") or "core"
+    module = _MODULES.get(resource.group, resource.group.partition(".")[0])
     try:
-        module = import_module(f"lightkube.models.{group}_{resource.version}")
+        found = getattr(import_module(f"lightkube.models.{module}_{resource.version}"), resource.kind, None)
     except ModuleNotFoundError:
         return None
-    found = getattr(module, resource.kind, None)
     return found if isinstance(found, type) else None
 
 
 @lru_cache(maxsize=1024)
-def fields_of(model: type) -> dict[str, Any]:
+def _fields(model: type) -> Mapping[str, Any]:
     """Return the fields of a published type: JSON name → type."""
     hints = typing.get_type_hints(model)
     return {field.metadata.get("json", field.name): hints[field.name] for field in dataclasses.fields(model)}
 
 
-def _unknown(value: Any, expected: Any, path: str) -> typing.Iterator[str]:
-    expected = _without_none(expected)
-    if isinstance(value, dict):
-        yield from _unknown_in_map(value, expected, path)
-    elif isinstance(value, list) and typing.get_origin(expected) is list:
-        for index, item in enumerate(value):
-            yield from _unknown(item, typing.get_args(expected)[0], f"{path}[{index}]")
-
-
-def _unknown_in_map(value: Object, expected: Any, path: str) -> typing.Iterator[str]:
+def _checked(value: Any, expected: Any, struct: str, path: str, unknown: Callable[[str], None]) -> Any:
+    """Return a value checked against a type, without nulls and unknown fields; `unknown` is told their paths."""
+    options = _options(expected)
+    expected = options[0]
+    if len(options) > 1:  # IntOrString
+        if isinstance(value, str) or _is_integer(value):
+            return value
+        raise _WrongTypeError(value, "intstr.IntOrString", struct, path)
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
-        fields = fields_of(expected)
-        for key, item in value.items():
-            where = f"{path}.{key}" if path else key
-            if key not in fields:
-                yield where
-            else:
-                yield from _unknown(item, fields[key], where)
-    elif typing.get_origin(expected) is dict:
-        for key, item in value.items():
-            yield from _unknown(item, typing.get_args(expected)[1], f"{path}.{key}")
+        return _checked_struct(value, expected, struct, path, unknown)
+    match typing.get_origin(expected) or expected:
+        case container if container is list:
+            if not isinstance(value, list):
+                raise _WrongTypeError(value, _go_name(expected), struct, path)
+            (item,) = typing.get_args(expected)
+            return [_checked(v, item, struct, f"{path}[{i}]", unknown) for i, v in enumerate(value)]
+        case container if container is dict:
+            return _checked_map(value, expected, struct, path, unknown)
+        case plain:
+            return _checked_plain(value, plain, struct, path)
 
 
-def _without_none(expected: Any) -> Any:
-    """Return the type in an optional one."""
+def _checked_struct(value: Any, expected: type, struct: str, path: str, unknown: Callable[[str], None]) -> Object:
+    if not isinstance(value, dict):
+        raise _WrongTypeError(value, _go_name(expected), struct, path)
+    fields = _fields(expected)
+    result: Object = {}
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else key
+        if key not in fields:
+            unknown(where)
+        elif item is not None:
+            result[key] = _checked(item, fields[key], expected.__name__, where, unknown)
+    return result
+
+
+def _checked_map(value: Any, expected: Any, struct: str, path: str, unknown: Callable[[str], None]) -> Object:
+    if not isinstance(value, dict):
+        raise _WrongTypeError(value, _go_name(expected), struct, path)
+    arguments = typing.get_args(expected)
+    if not arguments:
+        return value
+    return {k: _checked(v, arguments[1], struct, f"{path}.{k}", unknown) for k, v in value.items() if v is not None}
+
+
+def _checked_plain(value: Any, expected: Any, struct: str, path: str) -> Any:
+    if expected is str and not isinstance(value, str):
+        if isinstance(value, int | float) and not isinstance(value, bool) and _is_quantity(path):
+            return f"{value}"
+        raise _WrongTypeError(value, "string", struct, path)
+    if expected is bool and not isinstance(value, bool):
+        raise _WrongTypeError(value, "bool", struct, path)
+    if expected is int and not _is_integer(value):
+        raise _WrongTypeError(value, "int32", struct, path)
+    if expected is datetime:
+        _check_time(value, struct, path)
+    return int(value) if expected is int else value
+
+
+def _check_time(value: Any, struct: str, path: str) -> None:
+    if not isinstance(value, str):
+        raise _WrongTypeError(value, "string", struct, path)
+    try:
+        datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ApiError.bad_request(f'{path}: parsing time "{value:.60}": it is not a time as in RFC 3339') from error
+
+
+def _is_integer(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+
+
+def _is_quantity(path: str) -> bool:
+    return any(step in _QUANTITIES for step in path.split(".")[-2:])
+
+
+def _options(expected: Any) -> tuple[Any, ...]:
+    """Return the types that a value may have, None left out."""
     if typing.get_origin(expected) in (typing.Union, types.UnionType):
-        rest = [a for a in typing.get_args(expected) if a is not type(None)]
-        return rest[0] if len(rest) == 1 else None
-    return expected
+        return tuple(a for a in typing.get_args(expected) if a is not type(None))
+    return (expected,)
+
+
+def _go_name(expected: Any) -> str:
+    """Return how the API server calls a type."""
+    if expected in _GO_NAMES:
+        return _GO_NAMES[expected]
+    arguments = typing.get_args(expected)
+    if typing.get_origin(expected) is list:
+        return f"[]{_go_name(arguments[0])}"
+    if typing.get_origin(expected) is dict or expected is dict:
+        return f"map[string]{_go_name(arguments[1]) if arguments else 'interface {}'}"
+    return f"v1.{getattr(expected, '__name__', expected)}"
+
+
+def _json_name(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    names: tuple[tuple[type, str], ...] = ((str, "string"), (dict, "object"), (list, "array"))
+    return next((name for kind, name in names if isinstance(value, kind)), "number")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
