@@ -1,5 +1,6 @@
 """Chains of certificates: making, extending, and refusing what was tampered with."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -118,7 +119,12 @@ async def test_the_cache_remembers_good_chains_only(
     friend = await alice.bless(bob.public_key, default(alice), "friend", [FREE])
     verified: list[int] = []
     verify = Chain.verify
-    monkeypatch.setattr(Chain, "verify", lambda encoded: verified.append(1) or verify(encoded))
+
+    def counted(encoded: Sequence[bytes]) -> Chain:
+        verified.append(1)
+        return verify(encoded)
+
+    monkeypatch.setattr(Chain, "verify", counted)
     for _ in range(3):
         assert Blessings.decode(friend.encode(), cache) == friend
     assert len(verified) == 1

@@ -40,7 +40,10 @@ def test_keys_of_other_kinds_are_refused() -> None:
     """RSA, another curve, noise and oversize are no keys here."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    strange = [rsa.generate_private_key(65537, 2048).public_key(), ec.generate_private_key(ec.SECP384R1()).public_key()]
+    strange: list[rsa.RSAPublicKey | ec.EllipticCurvePublicKey] = [
+        rsa.generate_private_key(65537, 2048).public_key(),
+        ec.generate_private_key(ec.SECP384R1()).public_key(),
+    ]
     encodings = [k.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for k in strange]
     for data in (*encodings, b"", b"noise", b"\x30" * 5000):
         with pytest.raises(DecodeError):

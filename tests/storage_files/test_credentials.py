@@ -1,0 +1,176 @@
+"""Credentials directories: private, whole or absent, changed by one writer at a time."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from vanadium_node.errors import InputError, StorageError
+from vanadium_node.security.keys import PrivateKey
+from vanadium_node.security.pattern import Pattern
+from vanadium_node.storage.credentials import CredentialsDirectory
+from vanadium_node.storage.files import locked, read_limited, write_private
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> CredentialsDirectory:
+    """A directory that is not there yet."""
+    return CredentialsDirectory(tmp_path / "alice")
+
+
+async def test_a_principal_comes_back(directory: CredentialsDirectory) -> None:
+    """Key, store and roots are kept, and changes of them too."""
+    made = await directory.create(PrivateKey.generate(), "alice")
+    opened = directory.open()
+    assert opened.public_key == made.public_key
+    assert opened.store == made.store
+    assert opened.roots == made.roots
+    own = await opened.bless_self("other")
+    await opened.set_for_peer(own, Pattern.parse("root:server"))
+    again = directory.open()
+    assert again.store == opened.store
+    assert again.blessings_for_peer(["root:server"]) is not None
+
+
+async def test_everything_is_private(directory: CredentialsDirectory) -> None:
+    """Nobody but the owner can read anything."""
+    await directory.create(PrivateKey.generate(), "alice")
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+    files = list(directory.path.iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+async def test_a_principal_is_not_overwritten_by_accident(directory: CredentialsDirectory) -> None:
+    """Only when asked for, and then the old one is gone."""
+    first = await directory.create(PrivateKey.generate(), "alice")
+    with pytest.raises(StorageError, match=r"holds a principal already; .*--overwrite"):
+        await directory.create(PrivateKey.generate(), "alice")
+    assert directory.open().public_key == first.public_key
+    await directory.create(PrivateKey.generate(), "new", overwrite=True)
+    assert directory.open().public_key != first.public_key
+    assert len(list(directory.path.iterdir())) == 3
+
+
+async def test_nothing_is_left_when_the_name_is_bad(directory: CredentialsDirectory) -> None:
+    """A refused name leaves no directory behind."""
+    with pytest.raises(InputError):
+        await directory.create(PrivateKey.generate(), "a::b")
+    assert not directory.path.exists()
+
+
+async def test_nothing_is_left_when_writing_fails(
+    directory: CredentialsDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the key cannot be written, the state that was is removed, and the directory too."""
+    import vanadium_node.storage.credentials as module
+
+    def failing(path: Path, data: bytes) -> None:
+        if path.suffix == ".pem":
+            raise StorageError("cannot write", hint="make room")
+        write_private(path, data)
+
+    monkeypatch.setattr(module, "write_private", failing)
+    with pytest.raises(StorageError):
+        await directory.create(PrivateKey.generate(), "alice")
+    assert not directory.path.exists()
+
+
+async def test_each_damaged_byte_is_noticed(directory: CredentialsDirectory) -> None:
+    """A state that was changed by anybody but the principal is refused with the file's name and the next step."""
+    await directory.create(PrivateKey.generate(), "alice")
+    (state,) = directory.path.glob("state-*")
+    good = state.read_bytes()
+    for at in range(len(good)):
+        state.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(StorageError, match=r"is damaged: .*backup"):
+            directory.open()
+    state.unlink()
+    with pytest.raises(StorageError, match="no such file"):
+        directory.open()
+
+
+@pytest.mark.parametrize("content", [b"", b"noise", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+async def test_a_damaged_key_is_named(directory: CredentialsDirectory, content: bytes) -> None:
+    """A key file that is none is named."""
+    await directory.create(PrivateKey.generate(), "alice")
+    (directory.path / "private-key.pem").write_bytes(content)
+    with pytest.raises(StorageError, match=r"private-key\.pem' is damaged"):
+        directory.open()
+
+
+async def test_passphrases(directory: CredentialsDirectory) -> None:
+    """An encrypted key asks for its passphrase; a wrong or missing one is told."""
+    await directory.create(PrivateKey.generate(), "alice", passphrase=b"secret")
+    assert directory.open(lambda: b"secret").store.default is not None
+    with pytest.raises(InputError, match="passphrase"):
+        directory.open(lambda: b"wrong")
+    with pytest.raises(InputError, match="passphrase"):
+        directory.open()
+
+
+def test_a_missing_principal_says_how_to_make_one(directory: CredentialsDirectory) -> None:
+    """The next step is in the sentence."""
+    with pytest.raises(StorageError, match="principal create"):
+        directory.open()
+
+
+async def test_writers_wait_and_see_each_others_changes(directory: CredentialsDirectory) -> None:
+    """Two principals opened before either changed anything: no change is lost."""
+    await directory.create(PrivateKey.generate(), "alice")
+    one, two = directory.open(), directory.open()
+    key = PrivateKey.generate().public_key
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.add_root, key, Pattern.parse("one"))
+        nursery.start_soon(two.add_root, key, Pattern.parse("two"))
+    assert set(directory.open().roots.entries[key]) == {Pattern.parse("one"), Pattern.parse("two")}
+
+
+async def test_a_second_process_waits_for_the_lock(tmp_path: Path) -> None:
+    """While one process holds the lock, another one's change waits; then it goes on."""
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, trio, pathlib\n"
+        "from vanadium_node.storage.files import locked\n"
+        "async def main():\n"
+        "    print('trying', flush=True)\n"
+        "    async with locked(pathlib.Path(sys.argv[1])): print('held', flush=True)\n"
+        "trio.run(main)\n"
+    )
+    async with locked(lock):
+        process = await trio.lowlevel.open_process([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.receive_some() == b"trying\n"
+        with trio.move_on_after(0.3) as waited:
+            await process.stdout.receive_some()
+        assert waited.cancelled_caught
+    assert await process.stdout.receive_some() == b"held\n"
+    await process.wait()
+    await process.stdout.aclose()
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails leaves the old content, and no temporary file."""
+    import os
+
+    file = tmp_path / "file"
+    write_private(file, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="no space left on device; make room"):
+        write_private(file, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_bytes() == b"old"
+
+
+def test_reading_is_limited(tmp_path: Path) -> None:
+    """A file that is longer than it should be is not read into memory."""
+    (tmp_path / "long").write_bytes(b"x" * 11)
+    with pytest.raises(StorageError, match="longer than the 10 bytes"):
+        read_limited(tmp_path / "long", max_bytes=10)
