@@ -100,7 +100,5 @@ async def test_no_way_there(client: KubeClient, said: Any) -> None:
     with pytest.raises(InputError, match=r"there is no cluster agent .*start-cluster-agent"):
         await find_cluster_agent(client, client.namespace, report=said.reports.append)
     await client.create(SERVICE, client.namespace, service())
-    with pytest.raises(
-        UnreachableError, match=r"kubectl port-forward -n .*--cluster-agent-address 127\.0\.0\.1:8193"
-    ):
+    with pytest.raises(UnreachableError, match=r"kubectl port-forward -n .*--cluster-agent-address 127\.0\.0\.1:8193"):
         await find_cluster_agent(client, client.namespace, report=said.reports.append, patience=timedelta(seconds=0.5))

@@ -3,25 +3,26 @@
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
+from vanadium_node.controller.deployments import delete_own, replace_deployment, roll_back
 from vanadium_node.controller.objects import (
     CLUSTER_AGENT_DEPLOYMENT,
     CLUSTER_AGENT_SERVICE,
     cluster_agent_deployment,
     cluster_agent_service,
-    is_marked,
     marked,
     namespace,
-    replacement,
 )
 from vanadium_node.controller.site import Site
 from vanadium_node.controller.undo import undone_on_failure
 from vanadium_node.errors import InputError, KubernetesError
 from vanadium_node.kube.following import follow_rollout
 from vanadium_node.kube.injection import roots_in_use
-from vanadium_node.kube.resources import DEPLOYMENT, NAMESPACE, SERVICE, Manifest, uid_of
+from vanadium_node.kube.resources import DEPLOYMENT, NAMESPACE, SERVICE, Manifest
 
-CONTAINER = "cluster-agent"
+CONTAINER: Final = "cluster-agent"
+FORBIDDEN: Final = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Administration:
             InputError: it is already running.
             VanadiumError: the cluster refused, or the rollout failed; what was made is deleted then.
         """
-        client, settings = self.site.client, self.site.settings.cluster_agent
+        client, settings, space = self.site.client, self.site.settings.cluster_agent, self._namespace
         if await client.find(DEPLOYMENT, self._namespace, CLUSTER_AGENT_DEPLOYMENT) is not None:
             raise InputError(
                 f"the cluster agent is already running in namespace '{self._namespace}'",
@@ -57,9 +58,15 @@ class Administration:
         deployment = cluster_agent_deployment(settings, root_blessings=root_blessings, claimer=claimer)
         async with undone_on_failure(self.site.warn) as undo:
             await self._make_namespace()
-            undo.push("delete the cluster agent's Service", lambda: self._delete_own_service(operation))
+            undo.push(
+                "delete the cluster agent's Service",
+                lambda: delete_own(client, SERVICE, space, CLUSTER_AGENT_SERVICE, operation),
+            )
             await self._make_service(marked(cluster_agent_service(settings), operation))
-            undo.push("delete the cluster agent's Deployment", lambda: self._delete_own_deployment(operation))
+            undo.push(
+                "delete the cluster agent's Deployment",
+                lambda: delete_own(client, DEPLOYMENT, space, CLUSTER_AGENT_DEPLOYMENT, operation),
+            )
             stored = await client.create(DEPLOYMENT, self._namespace, marked(deployment, operation))
             await self._follow(stored)
 
@@ -80,7 +87,7 @@ class Administration:
         wanted = cluster_agent_deployment(self.site.settings.cluster_agent, root_blessings=roots, claimer=claimer)
         async with undone_on_failure(self.site.warn) as undo:
             undo.push("roll the cluster agent back", lambda: self._roll_back(live, operation))
-            stored = await client.replace(DEPLOYMENT, self._namespace, replacement(live, marked(wanted, operation)))
+            stored = await replace_deployment(client, self._namespace, live, marked(wanted, operation))
             await self._follow(stored)
 
     async def stop(self) -> None:
@@ -107,7 +114,13 @@ class Administration:
 
     async def _make_namespace(self) -> None:
         """Make the namespace if it is missing. It is not taken back: deleting one deletes what others put there meanwhile."""
-        if await self.site.client.find(NAMESPACE, None, self._namespace) is None:
+        try:
+            is_there = await self.site.client.find(NAMESPACE, None, self._namespace) is not None
+        except KubernetesError as error:
+            if error.status != FORBIDDEN:
+                raise
+            is_there = True  # who may not look may still have rights in it; if it is missing, the next request says so
+        if not is_there:
             await self.site.client.create(NAMESPACE, None, namespace(self._namespace))
 
     async def _make_service(self, wanted: Manifest) -> None:
@@ -118,24 +131,6 @@ class Administration:
         else:
             await client.patch(SERVICE, self._namespace, CLUSTER_AGENT_SERVICE, wanted)
 
-    async def _delete_own_service(self, operation: str) -> None:
-        live = await self.site.client.find(SERVICE, self._namespace, CLUSTER_AGENT_SERVICE)
-        if live is not None and is_marked(live, operation):
-            await self.site.client.delete(SERVICE, self._namespace, CLUSTER_AGENT_SERVICE, uid=uid_of(live))
-
-    async def _delete_own_deployment(self, operation: str) -> None:
-        live = await self.site.client.find(DEPLOYMENT, self._namespace, CLUSTER_AGENT_DEPLOYMENT)
-        if live is not None and is_marked(live, operation):
-            await self.site.client.delete(DEPLOYMENT, self._namespace, CLUSTER_AGENT_DEPLOYMENT, uid=uid_of(live))
-
     async def _roll_back(self, previous: Manifest, operation: str) -> None:
-        live = await self.site.client.find(DEPLOYMENT, self._namespace, CLUSTER_AGENT_DEPLOYMENT)
-        if live is not None and is_marked(live, operation):
-            try:
-                await self.site.client.replace(DEPLOYMENT, self._namespace, replacement(live, previous))
-            except KubernetesError as error:
-                if error.status != 409:
-                    raise
-                await self._roll_back(previous, operation)  # its status changed in between
-            else:
-                self.site.report("the cluster agent: rolled back to the revision before")
+        if await roll_back(self.site.client, self._namespace, previous, operation):
+            self.site.report("the cluster agent: rolled back to the revision before")

@@ -12,7 +12,8 @@ from typing import Final
 
 import trio
 
-from vanadium_node.controller.objects import MANAGED_BY, US, is_marked, is_of, key_of, marked, replacement, secret
+from vanadium_node.controller.deployments import CONFLICT, delete_own, replace_deployment, roll_back
+from vanadium_node.controller.objects import MANAGED_BY, US, is_of, key_of, marked, secret
 from vanadium_node.controller.site import ClusterAgent, Site
 from vanadium_node.controller.undo import Undo, undone_on_failure
 from vanadium_node.errors import InputError, KubernetesError, VanadiumError
@@ -20,8 +21,6 @@ from vanadium_node.kube.following import follow_rollout
 from vanadium_node.kube.injection import PodAgent, inject, roots_in_use, secret_in_use
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of, uid_of
 
-CONFLICT: Final = 409
-ATTEMPTS: Final = 5
 NEW_SECRET_SECONDS: Final = 45.0
 """How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, its key would stay behind."""
 
@@ -59,7 +58,8 @@ class Applications:
                 secret_name = await self._new_secret(undo, namespace, name, identity.extension)
                 workload = await self._injected(manifest, secret_name, identity.root_blessings)
             undo.push(
-                f"delete Deployment {namespace}/{name}", lambda: self._delete_own_deployment(namespace, name, operation)
+                f"delete Deployment {namespace}/{name}",
+                lambda: delete_own(client, DEPLOYMENT, namespace, name, operation),
             )
             try:
                 stored = await client.create(DEPLOYMENT, namespace, marked(workload, operation))
@@ -100,7 +100,7 @@ class Applications:
                 workload = await self._injected(manifest, in_use, _roots_of(live))
             wanted = marked(workload, operation)
             undo.push(f"roll Deployment {namespace}/{name} back", lambda: self._roll_back(namespace, live, operation))
-            stored = await self._replace(namespace, live, wanted)
+            stored = await replace_deployment(client, namespace, live, wanted)
             await self._follow(namespace, stored)
         try:
             await self._collect_leftovers(namespace, name, keep=secret_in_use(stored))
@@ -162,47 +162,9 @@ class Applications:
         if self.wait is not None:
             await follow_rollout(self.site.client, namespace, stored, timeout=self.wait, report=self.site.report)
 
-    async def _replace(self, namespace: str, live: Manifest, wanted: Manifest) -> Manifest:
-        """Write `wanted` over the Deployment; its status changes all the time, so a conflict alone is no reason to give up.
-
-        Raises:
-            InputError: somebody else changed its specification meanwhile.
-        """
-        generation = live["metadata"].get("generation")
-        for _ in range(ATTEMPTS):
-            try:
-                return await self.site.client.replace(DEPLOYMENT, namespace, replacement(live, wanted))
-            except KubernetesError as error:
-                if error.status != CONFLICT:
-                    raise
-            live = await self.site.client.get(DEPLOYMENT, namespace, name_of(wanted))
-            if live["metadata"].get("generation") != generation:
-                break
-        raise InputError(
-            f"Deployment {namespace}/{name_of(wanted)} was changed by somebody else at the same time",
-            hint="look at it, and run the command again",
-        )
-
     async def _roll_back(self, namespace: str, previous: Manifest, operation: str) -> None:
-        """Bring back the previous specification, if it was this command that replaced it."""
-        name = name_of(previous)
-        for _ in range(ATTEMPTS):
-            live = await self.site.client.find(DEPLOYMENT, namespace, name)
-            if live is None or not is_marked(live, operation):
-                return
-            try:
-                await self.site.client.replace(DEPLOYMENT, namespace, replacement(live, previous))
-            except KubernetesError as error:
-                if error.status != CONFLICT:
-                    raise
-            else:
-                self.site.report(f"Deployment {name}: rolled back to the revision before")
-                return
-
-    async def _delete_own_deployment(self, namespace: str, name: str, operation: str) -> None:
-        live = await self.site.client.find(DEPLOYMENT, namespace, name)
-        if live is not None and is_marked(live, operation):
-            await self.site.client.delete(DEPLOYMENT, namespace, name, uid=uid_of(live))
+        if await roll_back(self.site.client, namespace, previous, operation):
+            self.site.report(f"Deployment {name_of(previous)}: rolled back to the revision before")
 
     async def _collect_leftovers(self, namespace: str, name: str, *, keep: str | None) -> None:
         """Remove the application's Secrets that are no longer used, with their keys."""
