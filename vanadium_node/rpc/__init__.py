@@ -1,0 +1,27 @@
+"""Calls between principals: services as classes, connections that prove both ends, streams, deadlines, cancellation.
+
+Built on `wire` (the protocol without I/O) and `security` (who counts as what); it knows nothing of what services do.
+"""
+
+from vanadium_node.rpc.call import Call, PeerIdentity
+from vanadium_node.rpc.client import CallStream, Client, connect
+from vanadium_node.rpc.naming import Name, TcpAddress, UnixAddress
+from vanadium_node.rpc.server import Server, serve
+from vanadium_node.rpc.service import Service, method
+from vanadium_node.security.access import Tag
+
+__all__ = [
+    "Call",
+    "CallStream",
+    "Client",
+    "Name",
+    "PeerIdentity",
+    "Server",
+    "Service",
+    "Tag",
+    "TcpAddress",
+    "UnixAddress",
+    "connect",
+    "method",
+    "serve",
+]

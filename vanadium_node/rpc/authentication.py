@@ -1,0 +1,76 @@
+"""Bringing a connection up: the TLS handshake over a socket, and showing oneself on the channel it made."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from vanadium_node.errors import ProtocolError
+from vanadium_node.rpc.tls import TlsChannel
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.cose import SignatureType
+from vanadium_node.security.principal import Principal
+from vanadium_node.wire.frames import Auth
+from vanadium_node.wire.handshake import Role, auth_frame, session_payload
+
+_RECEIVE_BYTES = 1 << 14
+MAX_HANDSHAKE_BYTES = 1 << 16
+"""What a peer may send before the TLS handshake is done; an honest one needs 2 KiB."""
+
+
+async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
+    """Do the TLS handshake on a non-blocking socket.
+
+    Raises:
+        ProtocolError: it failed, or the peer left; an alert has been sent where there is one to send.
+        OSError: the connection broke.
+    """
+    received = 0
+    data = b""
+    while True:
+        try:
+            is_done = channel.shake_hands(data)
+        except ProtocolError:
+            await _send(sock, channel.take_pending())
+            raise
+        await _send(sock, channel.take_pending())
+        if is_done:
+            return
+        data = await _receive(sock)
+        received += len(data)
+        if not data:
+            raise ProtocolError("the peer closed the connection during the TLS handshake")
+        if received > MAX_HANDSHAKE_BYTES:
+            raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
+
+
+async def _receive(sock: socket.socket) -> bytes:
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            return sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            continue
+
+
+async def _send(sock: socket.socket, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+
+
+async def sign_auth(principal: Principal, role: Role, binding: bytes, blessings: Blessings | None) -> Auth:
+    """Return the frame that shows `blessings` as this end's, bound to the channel.
+
+    Blessings of another key than the principal's are not shown: a principal behind an agent gets a new key when the agent is
+    restarted, and blessings chosen just before would only be refused.
+    """
+    key = principal.public_key
+    shown = blessings if blessings is not None and blessings.public_key == key else None
+    payload = session_payload(role, binding, key.der, None if shown is None else shown.encoded, ())
+    signed = await principal.sign(SignatureType.SESSION, payload)
+    return auth_frame(key, shown, (), signed)

@@ -1,0 +1,517 @@
+"""Calling: connect to a server by name, trust it or leave, then show oneself and call its methods.
+
+Without `insecure` the server must have a name that counts, and one that matches the pattern where the name has one, before
+this end shows anything of itself. Its caveats are looked at again for every call.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil, inf
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
+
+import outcome
+import trio
+
+from vanadium_node.errors import (
+    CallError,
+    ErrorCode,
+    InputError,
+    NotTrustedError,
+    PeerError,
+    ProtocolError,
+    UnreachableError,
+    VanadiumError,
+    clip,
+)
+from vanadium_node.rpc import sockets
+from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.call import PeerIdentity
+from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.inbox import Inbox
+from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.naming import Name, UnixAddress
+from vanadium_node.rpc.tls import PlainChannel, TlsChannel, client_context
+from vanadium_node.rpc.trust import PeerTrust, names_of
+from vanadium_node.rpc.types import codec_of, from_wire, to_wire
+from vanadium_node.security.authorization import describe_peer
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.validation import Validation, Validator
+from vanadium_node.wire.connection import Connection, Event, Failed, ReceivedItem
+from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
+from vanadium_node.wire.handshake import Role, verify_auth
+from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
+
+T = TypeVar("T")
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds for a call, and for connecting, unless the caller says otherwise."""
+
+MAX_SENTENCE: Final = 2000
+"""Characters of a server's error that are shown: more than a log line's worth, as it lists rejected names and reasons."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusting:
+    """How a client decides about its server."""
+
+    principal: Principal | None
+    is_insecure: bool
+    validators: Mapping[int, Validator]
+    now: Callable[[], datetime]
+
+
+class Client:
+    """An open connection to a server, on which any number of tasks make calls at once."""
+
+    def __init__(self, name: Name, link: Link, trusting: Trusting, system_identity: PeerIdentity) -> None:
+        self.name = name
+        self.server = system_identity
+        """Who the server is, as it showed itself last."""
+        self._link = link
+        self._trusting = trusting
+        self._trust: PeerTrust | None = None
+        self._binding = b""
+        self._local_names: tuple[str, ...] = ()
+        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._streams: dict[int, CallStream[Any]] = {}
+        self._deadlines: Deadlines[int] = Deadlines(self._expire)
+        self._end: VanadiumError | None = None
+        self._credit = trio.lowlevel.ParkingLot()
+
+    # Calls
+
+    async def call(
+        self,
+        method: str,
+        *arguments: object,
+        returns: Any = object,
+        granted: Blessings | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        trace_id: str = "",
+    ) -> Any:
+        """Call a method and return its result, checked against the type `returns` (by default, whatever CBOR carries).
+
+        `granted` are blessings for the server, bound to its key. The scope's own deadline counts too, if it is earlier than
+        `timeout` seconds from now. Cancelling the caller cancels the method.
+
+        Raises:
+            CallError: the method's error, or `timeout`.
+            UnreachableError: the connection ended before the answer; the method may have run.
+            NotTrustedError: the server's names no longer count.
+        """
+        deadline = self._deadline(timeout)
+        number = self._request(method, arguments, granted, deadline, trace_id, has_items=False)
+        waiting, link = self._waiting, self._link
+        waiting[number] = trio.lowlevel.current_task()
+        if deadline != inf:
+            self._deadlines.add(number, deadline)
+        if len(waiting) == 1:
+            link.flush()
+        else:
+            link.wake()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._give_up(number)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        response: Response = await trio.lowlevel.wait_task_rescheduled(abort)
+        self._deadlines.discard(number)
+        if response.error is not None:
+            raise call_error(response.error)
+        if returns is object:
+            return response.result
+        return from_wire(codec_of(returns), response.result, f"the result of {method}")
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        *arguments: object,
+        returns: Any = object,
+        result: Any = object,
+        granted: Blessings | None = None,
+        timeout: float | None = None,
+        has_items: bool = False,
+    ) -> AsyncIterator[CallStream[Any]]:
+        """Call a method that streams: iterate over the items it yields, each of type `returns`; send it items with `has_items`.
+
+        Leaving the block before the end cancels the method. Raises as `call` does, from the iteration and `result`.
+        """
+        deadline = self._deadline(timeout)
+        number = self._request(method, arguments, granted, deadline, "", has_items=has_items)
+        stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
+        self._streams[number] = stream
+        if deadline != inf:
+            self._deadlines.add(number, deadline)
+        self._link.flush()
+        try:
+            yield stream
+        finally:
+            self._give_up(number)
+            self._link.wake()
+
+    def _request(
+        self,
+        method: str,
+        arguments: Sequence[object],
+        granted: Blessings | None,
+        deadline: float,
+        trace_id: str,
+        *,
+        has_items: bool,
+    ) -> int:
+        if self._end is not None:
+            raise self._end
+        if self._trust is not None:
+            self._check_server(method)
+        return self._link.connection.send_request(
+            method,
+            self.name.suffix,
+            [to_wire(argument) for argument in arguments],
+            deadline_ms=None if deadline == inf else max(0, ceil((deadline - trio.current_time()) * 1000)),
+            has_items=has_items,
+            granted=None if granted is None else granted.encoded,
+            trace_id=trace_id,
+        )
+
+    def _deadline(self, timeout: float | None) -> float:
+        deadline = trio.current_effective_deadline()
+        return deadline if timeout is None else min(deadline, trio.current_time() + timeout)
+
+    def _give_up(self, number: int) -> None:
+        """Cancel a call that nobody waits for any more; nothing happens when it is over."""
+        self._deadlines.discard(number)
+        self._waiting.pop(number, None)
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.inbox.discard()
+        if number in self._link.connection.own:
+            self._link.connection.send_cancel(number)
+            self._link.wake()
+
+    def _expire(self, number: int) -> None:
+        task, stream = self._waiting.pop(number, None), self._streams.get(number)
+        error = CallError(ErrorCode.TIMEOUT, f"no answer from {self.name} in time", hint="is it overloaded, or stuck?")
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Error(error))
+        if stream is not None:
+            stream.fail(error)
+        self._link.connection.send_cancel(number)
+        self._link.wake()
+
+    # The connection
+
+    async def open(self, channel: TlsChannel) -> None:
+        """Look at the server, and show this end if it is trusted. Raises NotTrustedError, UnreachableError, PeerError."""
+        principal = self._trusting.principal
+        if principal is None:
+            raise InputError(f"connecting to {self.name} needs a principal")
+        self._binding = channel.binding
+        events = self._link.take(b"")
+        while not events:
+            if events is None:
+                raise UnreachableError(f"{self.name} closed the connection: {self._link.fault}")
+            events = await self._link.receive()
+        match events[0]:
+            case Auth() as auth:
+                self._trust = self._verify(auth)
+            case Goaway(_, code, reason):
+                raise UnreachableError(f"{self.name} takes no connection now: {clip(reason) or clip(code)}")
+            case Failed(reason):
+                raise ProtocolError(f"{self.name} broke the protocol: {reason}")
+            case other:
+                raise ProtocolError(f"{self.name} began with a frame of kind {type(other).__name__}")
+        self._check_server("")
+        await self._show(principal)
+        self._handle(events[1:])
+
+    def _verify(self, auth: Auth) -> PeerTrust:
+        """Return what the server has proved. Raises ProtocolError and NotTrustedError naming it."""
+        try:
+            credentials = verify_auth(auth, Role.SERVER, self._binding)
+        except PeerError as error:
+            raise type(error)(f"{self.name}: {error.message}") from error
+        return PeerTrust(credentials, self.server.address, self._trusting.validators)
+
+    async def _show(self, principal: Principal) -> None:
+        mine = principal.blessings_for_peer(self.server.names)
+        auth = await sign_auth(principal, Role.CLIENT, self._binding, mine)
+        self._local_names = names_of(mine, principal.roots)
+        self._link.connection.send_auth(auth)
+        self._link.flush()
+
+    def _check_server(self, method: str) -> None:
+        """Make sure that the server is still who it must be. Raises NotTrustedError, naming what it presented and why not."""
+        principal, trust = self._trusting.principal, self._trust
+        if principal is None or trust is None:
+            return
+        identity, validation = trust.judge(
+            method, frozenset(), now=self._trusting.now(), roots=principal.roots, local_names=self._local_names
+        )
+        if identity is self.server:
+            return
+        if not self._trusting.is_insecure:
+            refusal = why_refused(self.name, validation)
+            if refusal is not None:
+                raise refusal
+        self.server = identity
+
+    async def run(self) -> None:
+        """Read from the server until the connection is over; then fail what still waits."""
+        while True:
+            events = await self._link.receive()
+            if events is None:
+                break
+            if not self._handle(events):
+                break
+        reason = self._link.fault or "the connection is closed"
+        self.end(UnreachableError(f"the connection to {self.name} ended: {reason}", hint="connect again"))
+
+    async def watch_deadlines(self) -> None:
+        """End calls whose time is over, until cancelled."""
+        await self._deadlines.run()
+
+    def end(self, error: VanadiumError) -> None:
+        """Fail all calls, and those still to come."""
+        self._end = self._end or error
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting.values():
+            trio.lowlevel.reschedule(task, outcome.Error(error))
+        for stream in self._streams.values():
+            stream.fail(error)
+        self._credit.unpark_all()
+
+    def _handle(self, events: list[Event]) -> bool:
+        goes_on = True
+        for event in events:
+            if type(event) is Response:
+                task = self._waiting.pop(event.stream, None)
+                if task is not None:
+                    trio.lowlevel.reschedule(task, outcome.Value(event))
+                elif (stream := self._streams.get(event.stream)) is not None:
+                    stream.respond(event)
+                    self._credit.unpark_all()
+            else:
+                goes_on = self._handle_other(event) and goes_on
+        if self._link.connection.outgoing:
+            self._link.wake()
+        return goes_on
+
+    def _handle_other(self, event: Event) -> bool:
+        connection = self._link.connection
+        match event:
+            case ReceivedItem():
+                stream = self._streams.get(event.stream)
+                if stream is None:
+                    connection.item_read(event.stream, event.size)
+                else:
+                    stream.inbox.put(event)
+            case Credit():
+                self._credit.unpark_all()
+            case Auth():
+                try:
+                    self._trust = self._verify(event)
+                except PeerError as error:
+                    self._link.fault = error.message
+                    return False
+            case Request():
+                connection.send_error(event.stream, ErrorCode.UNKNOWN_METHOD, "a client has no methods", {})
+            case Goaway(_, code, reason):
+                self._end = UnreachableError(f"{self.name} takes no more calls: {clip(reason)}", hint="connect again")
+                self._link.fault = f"{self.name} ended it: {clip(reason)}"
+                return not code
+            case Failed(reason):
+                self._link.fault = reason
+                return False
+            case End() | Cancel() | Pong() | Response():
+                pass
+        return True
+
+    async def send_item(self, number: int, value: Wire) -> bool:
+        """Send an item of a stream when there is credit; tell whether the stream was still open."""
+        connection = self._link.connection
+        while not connection.may_send_item(number):
+            if number not in connection.own or self._link.is_broken:
+                return False
+            await self._credit.park()
+        connection.send_item(number, value)
+        self._link.wake()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return True
+
+    def close(self) -> None:
+        """Send what still waits, as far as the system takes it, and say goodbye."""
+        self._link.flush()
+        self._link.close()
+        self.end(UnreachableError(f"the connection to {self.name} is closed"))
+
+    def send_end(self, number: int) -> None:
+        """Say that no more items follow."""
+        self._link.connection.send_end(number)
+        self._link.wake()
+
+
+class CallStream(AsyncIterator[T]):
+    """A call whose method streams. Iterate to receive; `send` and `end` for methods that receive; then `result`."""
+
+    def __init__(self, client: Client, number: int, method: str, inbox: Inbox, returns: Any) -> None:
+        self.inbox = inbox
+        self._client = client
+        self._number = number
+        self._method = method
+        self._returns = returns
+        self._response: Response | None = None
+        self._error: VanadiumError | None = None
+        self._over = trio.Event()
+
+    def __aiter__(self) -> CallStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next item, checked. Raises the method's error at the end, if it is one."""
+        return cast("T", await anext(self.inbox))
+
+    async def send(self, item: object) -> None:
+        """Send an item when there is credit. An item for a method that has answered already is dropped."""
+        if not await self._client.send_item(self._number, to_wire(item)) and self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """Send no more items."""
+        self._client.send_end(self._number)
+
+    async def result(self) -> Any:
+        """End the sending, and return the method's result, checked. Raises as `Client.call` does."""
+        self.end()
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
+        if self._response is None:
+            raise RuntimeError("a stream that is over has neither response nor error")
+        return from_wire(codec_of(self._returns), self._response.result, f"the result of {self._method}")
+
+    def respond(self, response: Response) -> None:
+        """Take the answer."""
+        self._response = response
+        if response.error is not None:
+            self.fail(call_error(response.error))
+        else:
+            self.inbox.end()
+            self._over.set()
+
+    def fail(self, error: VanadiumError) -> None:
+        """End with an error."""
+        self._error = self._error or error
+        self.inbox.end(error)
+        self._over.set()
+
+
+def call_error(fields: list[Wire]) -> CallError:
+    """Return the error of a response; one that is malformed is an internal error of the server."""
+    match fields:
+        case [str(code), str(sentence), dict(details)] if code in list(ErrorCode):
+            kept = {k: v for k, v in details.items() if isinstance(k, str) and type(v) in (str, int)}
+            return CallError(ErrorCode(code), clip(sentence, MAX_SENTENCE), fields=kept)
+        case _:
+            return CallError(ErrorCode.INTERNAL, "the server answered with an error that cannot be read")
+
+
+def why_refused(name: Name, validation: Validation) -> NotTrustedError | None:
+    """Return why a server is not who it must be for a name; None where it is."""
+    if name.pattern is not None:
+        if name.pattern.matches(validation.accepted):
+            return None
+        wanted = f"a name that matches {name.pattern} is wanted"
+    elif validation.accepted:
+        return None
+    else:
+        wanted = "none of its names is recognized"
+    return NotTrustedError(
+        f"the server at {name} is not trusted: {describe_peer(validation).replace('the peer', 'it', 1)}; {wanted}",
+        hint="recognize its root with 'principal recognize' if it is right, or look at it with --insecure",
+    )
+
+
+@asynccontextmanager
+async def connect(
+    name: Name | str,
+    principal: Principal | None,
+    *,
+    insecure: bool = False,
+    timeout: float = DEFAULT_TIMEOUT,
+    limits: Limits = DEFAULT_LIMITS,
+    validators: Mapping[int, Validator] = MappingProxyType({}),
+    now: Callable[[], datetime] = _utc_now,
+) -> AsyncIterator[Client]:
+    """Connect to a server, within `timeout` seconds; the connection is open as long as the block.
+
+    `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do.
+
+    Raises:
+        InputError: the name is none.
+        UnreachableError: nobody answers there, or not in time.
+        NotTrustedError: the server is not who it must be; it has not seen anything of this end.
+        ProtocolError: it does not speak this protocol.
+    """
+    target = Name.parse(name) if isinstance(name, str) else name
+    trusting = Trusting(principal=principal, is_insecure=insecure, validators=validators, now=now)
+    failure: Exception | None = None
+    connection: socket.socket | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                with trio.fail_after(timeout):
+                    connection = await sockets.dial(target.address)
+                    client = await _open(target, connection, trusting, limits, nursery)
+                nursery.start_soon(client.run)
+                nursery.start_soon(client.watch_deadlines)
+                try:
+                    yield client
+                finally:
+                    client.close()
+            except trio.TooSlowError:
+                sentence = f"no answer from {target} within {timeout:g} seconds"
+                failure = UnreachableError(
+                    sentence, hint="is the server overloaded, or is something else listening there?"
+                )
+            except OSError as error:
+                failure = UnreachableError(f"the connection to {target} broke: {error.strerror or error}")
+            except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        if connection is not None:
+            connection.close()
+    if failure is not None:
+        raise failure
+
+
+async def _open(
+    name: Name, connection: socket.socket, trusting: Trusting, limits: Limits, nursery: trio.Nursery
+) -> Client:
+    """Bring a connection to where calls can be made."""
+    address = sockets.peer_address(connection)
+    if isinstance(name.address, UnixAddress):
+        wire = Connection(Role.CLIENT, limits, authenticates=False)
+        link = Link(connection, PlainChannel(), wire, limits, nursery)
+        return Client(name, link, trusting, PeerIdentity(uid=sockets.peer_uid(connection)))
+    channel = TlsChannel.connect(client_context())
+    try:
+        await shake_hands(connection, channel)
+    except ProtocolError as error:
+        raise ProtocolError(f"{name}: {error.message}", hint="is it a server of this kind?") from error
+    link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, nursery)
+    client = Client(name, link, trusting, PeerIdentity(address=address))
+    await client.open(channel)
+    return client

@@ -1,0 +1,179 @@
+"""A connection with its socket and channel: reads batches of events, writes frames joined.
+
+Frames queue up in the connection; `flush` encrypts and sends them all at once, right away, and `wake` leaves that to the
+writer's task at the end of the scheduler's round, so that calls of the same round share one record and one `send`.
+What the system does not take is the writer's to send; `drained` waits for that when a peer does not read.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import trio
+
+from vanadium_node.errors import ProtocolError
+from vanadium_node.rpc.tls import Channel
+from vanadium_node.wire.connection import Connection, Event
+from vanadium_node.wire.limits import Limits
+
+_RECEIVE_BYTES = 1 << 16
+
+
+def _abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Link:
+    """One end of a connection. Its nursery holds the writer, which is started when it is first needed."""
+
+    __slots__ = (
+        "_channel",
+        "_drained",
+        "_is_armed",
+        "_nursery",
+        "_rest",
+        "_writer",
+        "connection",
+        "fault",
+        "is_broken",
+        "is_pinged",
+        "last_received",
+        "limits",
+        "socket",
+    )
+
+    def __init__(
+        self, sock: socket.socket, channel: Channel, connection: Connection, limits: Limits, nursery: trio.Nursery
+    ) -> None:
+        self.socket = sock
+        self.connection = connection
+        self.limits = limits
+        self.is_broken = False
+        """Nothing can be sent any more."""
+        self.fault = ""
+        """Why the connection ended, where the reason is known."""
+        self.last_received = trio.current_time()
+        self.is_pinged = False
+        """A ping was sent, and nothing has come since."""
+        self._channel = channel
+        self._nursery = nursery
+        self._rest: memoryview | None = None
+        self._writer: trio.lowlevel.Task | None = None
+        self._is_armed = False
+        self._drained = trio.lowlevel.ParkingLot()
+
+    async def receive(self) -> list[Event] | None:
+        """Return what the next bytes of the peer mean, maybe nothing yet; None when the connection is over."""
+        try:
+            await trio.lowlevel.wait_readable(self.socket)
+            data = self.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except (OSError, trio.ClosedResourceError) as error:
+            self._ended(f"the connection broke: {getattr(error, 'strerror', None) or error}")
+            return None
+        if not data:
+            ended = self.connection.receive_end()
+            self._ended(ended.reason if ended is not None else "the peer closed the connection")
+            return None
+        self.last_received = trio.current_time()
+        self.is_pinged = False
+        return self.take(data)
+
+    def take(self, data: bytes) -> list[Event] | None:
+        """Return what bytes of the socket mean; empty ones, what the channel still held from its handshake."""
+        try:
+            frames = self._channel.decrypt(data)
+        except ProtocolError as error:
+            self._ended(error.message)
+            return None
+        if frames is None:
+            self._ended("the peer closed the connection")
+            return None
+        return self.connection.receive(frames) if frames else []
+
+    def _ended(self, reason: str) -> None:
+        self.fault = self.fault or reason
+        self.is_broken = True
+        self._drained.unpark_all()
+
+    def flush(self) -> None:
+        """Send everything that waits, as far as the system takes it now."""
+        if self._rest is not None or self.is_broken or not self.connection.outgoing:
+            return
+        data = self._channel.encrypt(self.connection.take_outgoing())
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._break(error)
+            return
+        if sent != len(data):
+            self._rest = memoryview(data)[sent:]
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the writer send everything that waits, after the other tasks of this round have added theirs."""
+        if self._is_armed or self.is_broken:
+            return
+        self._is_armed = True
+        if self._writer is None:
+            self._nursery.start_soon(self._write)
+        else:
+            trio.lowlevel.reschedule(self._writer)
+
+    async def _write(self) -> None:
+        """Send what waits whenever woken, until cancelled or the connection breaks."""
+        self._writer = trio.lowlevel.current_task()
+        while not self.is_broken:
+            try:
+                await self._send_rest()
+            except (OSError, trio.ClosedResourceError) as error:
+                self._break(error)
+                break
+            self.flush()
+            if self._rest is None and not self.connection.outgoing:
+                self._drained.unpark_all()
+                self._is_armed = False
+                await trio.lowlevel.wait_task_rescheduled(_abort)
+
+    async def _send_rest(self) -> None:
+        while self._rest is not None:
+            await trio.lowlevel.wait_writable(self.socket)
+            try:
+                sent = self.socket.send(self._rest)
+            except BlockingIOError:
+                continue
+            self._rest = self._rest[sent:] if sent != len(self._rest) else None
+
+    async def drained(self) -> None:
+        """Wait until everything is sent, or the connection is broken."""
+        while (self._rest is not None or self.connection.outgoing) and not self.is_broken:
+            self.wake()
+            await self._drained.park()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self.connection.outgoing_bytes + (0 if self._rest is None else len(self._rest))
+
+    def _break(self, error: OSError | trio.ClosedResourceError) -> None:
+        self._ended(f"the connection broke: {getattr(error, 'strerror', None) or error}")
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once; whoever reads or writes it notices."""
+        self.is_broken = True
+        with suppress(OSError):  # it may be shut down already
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self._drained.unpark_all()
+
+    def close(self) -> None:
+        """Say goodbye as far as the system takes it, and send nothing more."""
+        if not self.is_broken and self._rest is None:
+            with suppress(OSError):
+                self.socket.send(self._channel.close())
+        self.is_broken = True
+        self._drained.unpark_all()

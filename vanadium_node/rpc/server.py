@@ -1,0 +1,316 @@
+"""Serving: listeners, connections coming and going, and a graceful end.
+
+`serve` is a context manager; while it is open, calls are answered. Leaving it takes no new calls, lets the running ones
+finish for a while, and then cancels them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from math import inf
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import trio
+from OpenSSL import SSL
+
+from vanadium_node.errors import ConfigurationError, ErrorCode, VanadiumError
+from vanadium_node.rpc import sockets
+from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.naming import parse_listen_address
+from vanadium_node.rpc.reserved import objects_of
+from vanadium_node.rpc.service import Service
+from vanadium_node.rpc.session import Host, Session, log
+from vanadium_node.rpc.tls import PlainChannel, TlsChannel, server_context
+from vanadium_node.rpc.workers import Workers
+from vanadium_node.security.authorization import Authorizer, default_authorizer
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.validation import Validator
+from vanadium_node.wire.connection import Connection, Event
+from vanadium_node.wire.handshake import HandshakeState, Role
+from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
+
+DRAIN_TIMEOUT: Final = timedelta(seconds=5)
+RENEWAL_INTERVAL: Final = timedelta(seconds=2)
+"""How often a server looks whether its principal has other blessings to show on open connections."""
+
+_OVERLOADED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OVERLOADED_PAUSE_SECONDS: Final = 0.1
+_ACCEPTED_AT_ONCE: Final = 64
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Server:
+    """A running server: where it listens, and how to end it well."""
+
+    def __init__(self, host: Host, listeners: Sequence[socket.socket], tls: SSL.Context) -> None:
+        self._host = host
+        self._listeners = tuple(listeners)
+        self._tls = tls
+        self._sessions: dict[Session, None] = {}
+        self._unauthenticated = 0
+        self._accepting = trio.CancelScope()
+        self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))
+        """Where the server is reached, as `host:port` or `unix:/path`."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are now."""
+        return len(self._sessions)
+
+    async def drain(self, timeout: timedelta = DRAIN_TIMEOUT) -> None:
+        """Take no new connections and calls, and wait until the running ones have ended, for `timeout` at most."""
+        self._accepting.cancel()
+        for listener in self._listeners:
+            _close_listener(listener)
+        for session in self._sessions:
+            session.link.connection.send_goaway("", "this server is about to stop")
+            session.link.flush()
+        with trio.move_on_after(timeout.total_seconds()):
+            while not all(session.is_quiet for session in self._sessions):
+                await self._host.became_quiet.park()
+            for session in tuple(self._sessions):
+                await session.link.drained()
+
+    async def accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        """Take connections of one listener until the server drains or is cancelled."""
+        with self._accepting:
+            while True:
+                try:
+                    await trio.lowlevel.wait_readable(listener)
+                except trio.ClosedResourceError:
+                    return
+                for _ in range(_ACCEPTED_AT_ONCE):
+                    try:
+                        connection, _address = listener.accept()
+                    except BlockingIOError:
+                        break
+                    except OSError as error:
+                        if error.errno in _OVERLOADED:
+                            log.error("cannot accept connections: %s", error.strerror)
+                            await trio.sleep(_OVERLOADED_PAUSE_SECONDS)
+                        break
+                    self._admit(connection, nursery)
+
+    def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
+        """Serve a connection, or close it when there are too many strangers; the idlest one makes room when full."""
+        limits = self._host.limits
+        if self._unauthenticated >= limits.max_unauthenticated:
+            log.warning("closed a new connection: %d others have not authenticated yet", self._unauthenticated)
+            connection.close()
+            return
+        if len(self._sessions) >= limits.max_connections:
+            idle = [session for session in self._sessions if session.is_quiet]
+            if not idle:
+                log.warning("closed a new connection: all %d are busy", len(self._sessions))
+                connection.close()
+                return
+            idlest = min(idle, key=lambda session: session.link.last_received)
+            idlest.link.fault = "it was the idlest of too many connections"
+            idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, idlest.link.fault)
+            idlest.link.flush()
+            idlest.link.abort()
+        nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """Serve one connection from its first byte to its last."""
+        with connection:
+            try:
+                connection.setblocking(False)
+                address, uid = sockets.peer_address(connection), sockets.peer_uid(connection)
+                if uid is None:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                return  # it was gone before we looked
+            self._unauthenticated += 1
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = (
+                    trio.current_time() + self._host.limits.handshake_timeout.total_seconds()
+                )
+                is_known = False
+                session: Session | None = None
+                try:
+                    session = await self._open(connection, address, uid, nursery)
+                    self._sessions[session] = None
+                    is_known = await self._until_known(session)
+                    if is_known:
+                        self._unauthenticated -= 1
+                        nursery.cancel_scope.deadline = inf
+                        await self._until_end(session)
+                except (VanadiumError, OSError) as error:
+                    log.info("connection from %s ended before it was up: %s", address or f"user {uid}", error)
+                finally:
+                    if not is_known:
+                        self._unauthenticated -= 1
+                    if nursery.cancel_scope.cancel_called:
+                        log.info("connection from %s has not authenticated in time", address or f"user {uid}")
+                    if session is not None:
+                        self._close(session)
+                    nursery.cancel_scope.cancel()
+
+    async def _open(self, connection: socket.socket, address: str, uid: int | None, nursery: trio.Nursery) -> Session:
+        """Bring a connection to where this end has shown itself."""
+        limits, principal = self._host.limits, self._host.principal
+        if uid is not None:
+            link = Link(
+                connection, PlainChannel(), Connection(Role.SERVER, limits, authenticates=False), limits, nursery
+            )
+            return Session(self._host, link, address, uid)
+        channel = TlsChannel.accept(self._tls)
+        await shake_hands(connection, channel)
+        link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
+        session = Session(self._host, link, address, uid)
+        session.binding = channel.binding
+        if principal is None:
+            raise ConfigurationError("a server without a principal serves unix sockets only")
+        await show(session, principal)
+        return session
+
+    async def _until_known(self, session: Session) -> bool:
+        """Handle events until the peer has shown itself; tell whether it has."""
+        if session.link.connection.handshake is HandshakeState.OPEN:
+            return True
+        events: list[Event] | None = session.link.take(b"")
+        while events is not None and session.handle(events):
+            if session.trust is not None:
+                return True
+            events = await session.link.receive()
+        return False
+
+    async def _until_end(self, session: Session) -> None:
+        """Handle events until the connection is over."""
+        link, receive, handle = session.link, session.link.receive, session.handle
+        max_queued_bytes = self._host.limits.max_queued_bytes
+        while True:
+            events = await receive()
+            if events is None or not handle(events):
+                return
+            if link.queued_bytes > max_queued_bytes:
+                await link.drained()
+
+    def _close(self, session: Session) -> None:
+        link = session.link
+        if link.fault:
+            level = logging.DEBUG if link.fault == "the peer closed the connection" else logging.INFO
+            log.log(level, "connection from %s ended: %s", session, link.fault)
+        self._sessions.pop(session, None)
+        session.close()
+        link.flush()
+        link.close()
+        self._host.became_quiet.unpark_all()
+
+    async def look_after(self) -> None:
+        """Ping silent peers, end dead ones, and show renewed blessings, until cancelled."""
+        while True:
+            await trio.sleep(RENEWAL_INTERVAL.total_seconds())
+            idle_seconds = self._host.limits.idle_timeout.total_seconds()
+            now = trio.current_time()
+            for session in tuple(self._sessions):
+                silent = now - session.link.last_received
+                if silent > 2 * idle_seconds:
+                    session.link.fault = f"nothing came for {silent:.0f} s, not even an answer to a ping"
+                    session.link.abort()
+                elif silent > idle_seconds and not session.link.is_pinged:
+                    session.link.is_pinged = True
+                    session.link.connection.send_ping(0)
+                    session.link.flush()
+                else:
+                    await self._renew(session)
+
+    async def _renew(self, session: Session) -> None:
+        principal = self._host.principal
+        if principal is None or session.trust is None:
+            return
+        if session.shown is not principal.store.default and session.shown != principal.store.default:
+            await show(session, principal)
+
+
+async def show(session: Session, principal: Principal) -> None:
+    """Show the principal's default blessings on a connection, at first or renewed."""
+    shown = principal.store.default
+    auth = await sign_auth(principal, Role.SERVER, session.binding, shown)
+    session.show(shown, auth)
+
+
+def _close_listener(listener: socket.socket) -> None:
+    """Stop listening; a unix socket's file goes too, as long as it is ours."""
+    if listener.fileno() == -1:
+        return
+    path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+    trio.lowlevel.notify_closing(listener)
+    listener.close()
+    if path:
+        with suppress(OSError):
+            Path(path).unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def serve(
+    services: Service | Mapping[str, Service],
+    principal: Principal | None,
+    *,
+    listen: Sequence[str] = (":0",),
+    authorizer: Authorizer = default_authorizer,
+    validators: Mapping[int, Validator] = MappingProxyType({}),
+    limits: Limits = DEFAULT_LIMITS,
+    now: Callable[[], datetime] = _utc_now,
+    unix_mode: int | None = None,
+    drain_timeout: timedelta = DRAIN_TIMEOUT,
+) -> AsyncIterator[Server]:
+    """Serve objects (one, or several by suffix) until the block is left; then drain for `drain_timeout`.
+
+    `principal` may be None where all of `listen` are unix sockets. `unix_mode` are the permissions of those.
+
+    Raises:
+        InputError: an address to listen on is none.
+        ConfigurationError, StorageError: it cannot be listened on.
+    """
+    addresses = [parse_listen_address(text) for text in listen]
+    objects = objects_of(services if isinstance(services, Mapping) else {"": services})
+    listeners: list[socket.socket] = []
+    failure: Exception | None = None
+    try:
+        for address in addresses:
+            listeners += await sockets.listen(address, unix_mode=unix_mode)
+        if principal is None and any(each.family != socket.AF_UNIX for each in listeners):
+            raise ConfigurationError("a server without a principal serves unix sockets only")
+        async with trio.open_nursery() as nursery:
+            deadlines: Deadlines[tuple[Session, int]] = Deadlines(lambda key: key[0].expire(key[1]))
+            host = Host(
+                objects=objects,
+                principal=principal,
+                authorizer=authorizer,
+                limits=limits,
+                validators=validators,
+                now=now,
+                workers=Workers(nursery),
+                deadlines=deadlines,
+            )
+            server = Server(host, listeners, server_context(now()))
+            nursery.start_soon(deadlines.run)
+            nursery.start_soon(server.look_after)
+            for listener in listeners:
+                nursery.start_soon(server.accept, listener, nursery)
+            try:
+                yield server
+                await server.drain(drain_timeout)
+            except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        for listener in listeners:
+            _close_listener(listener)
+    if failure is not None:
+        raise failure

@@ -1,0 +1,426 @@
+"""A server's end of one connection: it authorizes each call, then runs it, and answers.
+
+Whatever the peer does wrong ends this connection, or this call, with a reason; nothing of it leaves as an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import inf
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from vanadium_node.errors import (
+    CallError,
+    DecodeError,
+    ErrorCode,
+    InputError,
+    NotTrustedError,
+    ProtocolError,
+    VanadiumError,
+    clip,
+)
+from vanadium_node.rpc.call import Call, PeerIdentity
+from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.inbox import Inbox
+from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.service import Method
+from vanadium_node.rpc.trust import PeerTrust, names_of
+from vanadium_node.rpc.workers import Worker, Workers
+from vanadium_node.security.authorization import (
+    AuthorizationRequest,
+    Authorizer,
+    Refusal,
+    default_authorizer,
+    everyone,
+)
+from vanadium_node.security.blessing import Blessings, ChainCache
+from vanadium_node.security.discharge import Discharge
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.roots import BlessingRoots
+from vanadium_node.security.validation import NOBODY, Validation, Validator
+from vanadium_node.wire.connection import Event, Failed, ReceivedItem
+from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response
+from vanadium_node.wire.handshake import verify_auth
+from vanadium_node.wire.limits import Limits
+
+log = logging.getLogger("vanadium_node.rpc")
+
+Objects: TypeAlias = Mapping[str, Mapping[str, Method]]
+"""Suffix → name of a method → the method."""
+
+PURE_AUTHORIZERS: Final[frozenset[Authorizer]] = frozenset({default_authorizer, everyone})
+"""Those that decide by the request alone: their answer is remembered as long as the request is the same."""
+
+
+@dataclass(kw_only=True)
+class Host:
+    """What all sessions of a server share."""
+
+    objects: Objects
+    principal: Principal | None
+    authorizer: Authorizer
+    limits: Limits
+    validators: Mapping[int, Validator]
+    now: Callable[[], datetime]
+    workers: Workers
+    deadlines: Deadlines[tuple[Session, int]]
+    chains: ChainCache = field(default_factory=ChainCache)
+    became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    """Whoever waits for calls to end is woken when a connection has none any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A call that is being run by a worker."""
+
+    session: Session
+    number: int
+    method: Method
+    call: Call
+    values: list[Any]
+    worker: Worker | None = None
+
+    def started(self, worker: Worker) -> None:
+        """Take note of the worker, to be able to cancel it."""
+        self.worker = worker
+
+    def cancel(self) -> None:
+        """Have the method cancelled at its next checkpoint."""
+        if self.worker is not None:
+            self.worker.scope.cancel()
+
+    async def run(self) -> None:
+        """Run the method and answer."""
+        try:
+            if self.method.items_out is not None:
+                await self.session.stream_items(self)
+                result = None
+            else:
+                result = await self.method.function(self.call, *self.values)
+        except Exception as error:  # noqa: BLE001 - whatever a method raises is the answer to its call
+            self.session.answer_error(self.number, self.method, error)
+        else:
+            self.session.answer(self.number, self.method, result)
+        finally:
+            self.session.finish(self.number)
+
+
+class Session:
+    """The calls of one connection. `trust` is None until the peer has shown itself, and for good on unix sockets."""
+
+    def __init__(self, host: Host, link: Link, address: str, uid: int | None) -> None:
+        self.host = host
+        self.link = link
+        self.trust: PeerTrust | None = None
+        self.shown: Blessings | None = None
+        """What this end showed."""
+        self.binding = b""
+        self._address = address
+        self._system_identity = PeerIdentity(address=address, uid=uid)
+        self._running: dict[int, Running] = {}
+        self._inboxes: dict[int, Inbox] = {}
+        self._credit = trio.lowlevel.ParkingLot()
+        self._refusals: dict[Method, tuple[Validation, tuple[str, ...], Refusal | None]] = {}
+        self._now = host.now()
+        self._time = trio.current_time()
+        self._roots: BlessingRoots | None = None
+        self._local_names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        who = self._system_identity if self.trust is None else self.trust.credentials.blessings or "nobody"
+        return f"{who} at {self._address}" if self._address else str(who)
+
+    def show(self, blessings: Blessings | None, auth: Auth) -> None:
+        """Show this end, at first or renewed, with a frame that is signed already."""
+        self.shown, self._roots = blessings, None
+        self.link.connection.send_auth(auth)
+        self.link.flush()
+
+    # Events of the connection
+
+    def handle(self, events: list[Event]) -> bool:
+        """Act on a batch of events, and send what there is to send; tell whether the connection goes on."""
+        self._now = self.host.now()
+        self._time = trio.current_time()
+        goes_on = True
+        for event in events:
+            if type(event) is Request:
+                self._begin(event)
+            else:
+                goes_on = self._handle_other(event) and goes_on
+        self.link.flush()
+        return goes_on and not self.link.is_broken
+
+    def _handle_other(self, event: Event) -> bool:
+        match event:
+            case ReceivedItem():
+                inbox = self._inboxes.get(event.stream)
+                if inbox is not None:
+                    inbox.put(event)
+                else:
+                    self.link.connection.item_read(event.stream, event.size)
+            case End():
+                if (inbox := self._inboxes.get(event.stream)) is not None:
+                    inbox.end()
+            case Cancel():
+                self._abandon(event.stream)
+            case Credit():
+                self._credit.unpark_all()
+            case Auth():
+                return self._authenticate(event)
+            case Failed(reason):
+                self.link.fault = reason
+                return False
+            case Goaway(_, code, reason):
+                self.link.fault = f"the peer ended the connection: {clip(code)} {clip(reason)}"
+                return not code
+            case Pong() | Request() | Response():
+                pass
+        return True
+
+    def _authenticate(self, auth: Auth) -> bool:
+        """Take the peer's credentials, at first or renewed."""
+        connection = self.link.connection
+        try:
+            credentials = verify_auth(auth, connection.role.other, self.binding, self.host.chains)
+        except (ProtocolError, NotTrustedError) as error:
+            code = ErrorCode.NOT_TRUSTED if isinstance(error, NotTrustedError) else ErrorCode.BAD_ARG
+            self.link.fault = connection.fail(code, error.message).reason
+            return False
+        self.trust = PeerTrust(credentials, self._address, self.host.validators)
+        self._refusals.clear()
+        return True
+
+    # Calls
+
+    def _begin(self, request: Request) -> None:
+        """Find, authorize, decode, and only then run."""
+        number = request.stream
+        methods = self.host.objects.get(request.suffix)
+        method = None if methods is None else methods.get(request.method)
+        if method is None:
+            self._refuse_unknown(request, methods is not None)
+            return
+        try:
+            peer, refusal = self._judge(method, request)
+            if refusal is not None:
+                log.info("refused %s of %s to %s: %s", method.name, self._own_name(), self, refusal.reason)
+                self._error(number, ErrorCode.NO_ACCESS, f"{method.name} is refused: {refusal.reason}")
+                return
+            values = self._arguments(method, request)
+            granted = None if request.granted is None else self._granted(request.granted)
+        except InputError as error:
+            self._error(number, ErrorCode.BAD_ARG, f"{method.name}: {error.message}")
+            return
+        call = Call(
+            peer=peer,
+            method=method.name,
+            suffix=request.suffix,
+            tags=method.tags,
+            local_names=self._local_names,
+            deadline=inf if request.deadline_ms is None else self._time + request.deadline_ms / 1000,
+            granted=granted,
+            trace_id=request.trace_id,
+        )
+        if method.may_block:
+            self._start(Running(self, number, method, call, values), request.has_items)
+            return
+        try:
+            result = method.function(call, *values)
+        except Exception as error:  # noqa: BLE001 - whatever a method raises is the answer to its call
+            self.answer_error(number, method, error)
+        else:
+            self.answer(number, method, result)
+
+    def _start(self, running: Running, has_items: bool) -> None:
+        number = running.number
+        if running.method.items_in is not None:
+            inbox = Inbox(self.link, running.method.items_in)
+            if not has_items:
+                inbox.end()
+            self._inboxes[number] = inbox
+            running.values.append(inbox)
+        self._running[number] = running
+        if running.call.deadline != inf:
+            self.host.deadlines.add((self, number), running.call.deadline)
+        self.host.workers.start(running)
+
+    def _judge(self, method: Method, request: Request) -> tuple[PeerIdentity, Refusal | None]:
+        """Return who the peer is for this call, and why it may not make it."""
+        if self.trust is None:
+            peer, validation = self._system_identity, NOBODY
+        else:
+            principal = self.host.principal
+            if principal is None:
+                raise RuntimeError("an authenticated connection of a server without a principal")
+            if principal.roots is not self._roots:
+                self._roots = principal.roots
+                self._local_names = names_of(self.shown, principal.roots)
+            peer, validation = self.trust.judge(
+                method.name,
+                method.tags,
+                now=self._now,
+                roots=self._roots,
+                local_names=self._local_names,
+                discharges=tuple(map(Discharge.decode, request.discharges)) if request.discharges else (),
+            )
+        known = self._refusals.get(method)
+        if known is not None and known[0] is validation and known[1] is self._local_names:
+            return peer, known[2]
+        authorizer = method.authorizer or self.host.authorizer
+        refusal = authorizer(
+            AuthorizationRequest(
+                local_names=self._local_names,
+                peer=validation,
+                peer_public_key=peer.public_key,
+                local_public_key=None if self.host.principal is None else self.host.principal.public_key,
+                method=method.name,
+                tags=method.tags,
+            )
+        )
+        if authorizer in PURE_AUTHORIZERS:
+            self._refusals[method] = (validation, self._local_names, refusal)
+        return peer, refusal
+
+    def _arguments(self, method: Method, request: Request) -> list[Any]:
+        given = request.arguments
+        if not method.required <= len(given) <= len(method.arguments):
+            expected = " ".join(argument.name for argument in method.arguments) or "none"
+            raise InputError(f"it takes the arguments {expected}; {len(given)} were given")
+        if request.has_items and method.items_in is None:
+            raise InputError("it takes no stream of items")
+        try:
+            return [argument.codec.from_wire(value) for argument, value in zip(method.arguments, given, strict=False)]
+        except InputError:
+            for argument, value in zip(method.arguments, given, strict=False):
+                try:
+                    argument.codec.from_wire(value)
+                except InputError as error:
+                    raise DecodeError(f"the argument '{argument.name}' is wrong: {error.message}") from error
+            raise
+
+    def _granted(self, encoded: bytes) -> Blessings:
+        """Return blessings granted on the call, which must be for this server's key."""
+        granted = Blessings.decode(encoded, self.host.chains)
+        principal = self.host.principal
+        if principal is not None and granted.public_key != principal.public_key:
+            raise InputError(
+                f"the granted blessings {granted} are bound to the key {granted.public_key}, not to this server's, "
+                f"{principal.public_key}"
+            )
+        return granted
+
+    async def stream_items(self, running: Running) -> None:
+        """Send what a method yields, as far as the caller gives credit, in batches."""
+        connection, codec = self.link.connection, running.method.items_out
+        if codec is None:
+            raise RuntimeError("a method that yields nothing")
+        async with aclosing(running.method.function(running.call, *running.values)) as items:
+            async for item in items:
+                value = codec.to_wire(item)
+                while not connection.may_send_item(running.number):
+                    if running.number not in connection.incoming:
+                        return
+                    await self._credit.park()
+                connection.send_item(running.number, value)
+                self.link.wake()
+
+    # Answers
+
+    def answer(self, number: int, method: Method, result: Any) -> None:
+        """Answer with a result; whoever batches sends it."""
+        try:
+            self.link.connection.send_response(number, method.result.to_wire(result))
+        except InputError as error:
+            log.exception("%s returned something that cannot be sent", method.name)
+            self._error(
+                number, ErrorCode.INTERNAL, f"{method.name} returned something that cannot be sent: {error.message}"
+            )
+
+    def answer_error(self, number: int, method: Method, error: Exception) -> None:
+        """Answer with what a method raised."""
+        known = error_of(error)
+        if known.code is ErrorCode.INTERNAL:
+            log.error("%s called by %s failed", method.name, self, exc_info=error)
+        self._error(number, known.code, str(known), known.fields)
+
+    def finish(self, number: int) -> None:
+        """Forget a call that a worker has run, and send its answer."""
+        self._running.pop(number, None)
+        self.host.deadlines.discard((self, number))
+        inbox = self._inboxes.pop(number, None)
+        if inbox is not None:
+            inbox.end()
+            inbox.discard()
+        if self._running:
+            self.link.wake()
+        else:
+            self.link.flush()
+            self.host.became_quiet.unpark_all()
+
+    def expire(self, number: int) -> None:
+        """Answer a call whose deadline has passed, and cancel it."""
+        self._error(number, ErrorCode.TIMEOUT, "the call's deadline has passed")
+        self._abandon(number)
+        self.link.wake()
+
+    def close(self) -> None:
+        """Cancel all calls: there is nobody to answer to any more."""
+        for number in list(self._running):
+            self._abandon(number)
+        self._credit.unpark_all()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no call is being run."""
+        return not self._running
+
+    def _abandon(self, number: int) -> None:
+        self.host.deadlines.discard((self, number))
+        running = self._running.get(number)
+        if running is not None:
+            running.cancel()
+
+    def _refuse_unknown(self, request: Request, has_object: bool) -> None:
+        if has_object:
+            sentence = f"there is no method '{clip(request.method, 80)}'"
+            self._error(request.stream, ErrorCode.UNKNOWN_METHOD, f"{sentence}; '__signature' tells what there is")
+        else:
+            self._error(request.stream, ErrorCode.UNKNOWN_OBJECT, f"there is no object '{clip(request.suffix, 80)}'")
+
+    def _error(
+        self, number: int, code: ErrorCode, sentence: str, fields: Mapping[str, str | int] | None = None
+    ) -> None:
+        self.link.connection.send_error(number, code, clip(sentence, MAX_SENTENCE), fields or {})
+
+    def _own_name(self) -> str:
+        return ",".join(self._local_names) or "this server"
+
+
+MAX_SENTENCE: Final = 2000
+"""Characters of an error's sentence: a method's message may quote what its caller sent."""
+
+
+def error_of(error: BaseException) -> CallError:
+    """Return what a method's exception is for its caller: our errors by their kind, a single one out of a group too."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    match error:
+        case CallError():
+            return error
+        case InputError():
+            return CallError(ErrorCode.BAD_ARG, str(error))
+        case NotTrustedError():
+            return CallError(ErrorCode.NOT_TRUSTED, str(error))
+        case trio.TooSlowError():
+            return CallError(ErrorCode.TIMEOUT, "the method took too long")
+        case VanadiumError():
+            return CallError(ErrorCode.INTERNAL, str(error))
+        case _:
+            return CallError(ErrorCode.INTERNAL, "the method failed; the server's log says why")

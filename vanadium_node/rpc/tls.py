@@ -1,0 +1,196 @@
+"""TLS 1.3 over memory buffers, and its stand-in for unix sockets.
+
+TLS gives privacy and a channel to bind to; who the peer is, the blessings say. So certificates here are made at start,
+live in memory, and are not looked at. pyOpenSSL and not the standard library, because only it has the exporter (RFC 9266).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+
+from vanadium_node.errors import ProtocolError
+from vanadium_node.wire.handshake import BINDING_BYTES
+
+ALPN: Final = b"vanadium/1"
+EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
+_RECEIVE_BYTES: Final = 1 << 16
+_RECORD_BYTES: Final = 1 << 14
+"""What one record holds (RFC 8446 §5.1), and what one `send` of pyOpenSSL takes."""
+
+
+class Channel(Protocol):
+    """Turns the bytes of frames into those of the socket, and back."""
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Return what to send so that the peer reads `data`."""
+
+    def decrypt(self, data: bytes) -> bytes | None:
+        """Return what the peer sent, empty when a record is incomplete; None when it closed. Raises ProtocolError."""
+
+    def close(self) -> bytes:
+        """Return the bytes that say goodbye."""
+
+
+class PlainChannel:
+    """The channel of a unix socket: what is sent is what is read."""
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+    def decrypt(self, data: bytes) -> bytes | None:
+        """Return `data`."""
+        return data
+
+    def close(self) -> bytes:
+        """Return nothing: closing the socket says it."""
+        return b""
+
+
+class TlsChannel:
+    """One TLS connection without a socket."""
+
+    __slots__ = ("_tls",)
+
+    def __init__(self, tls: SSL.Connection) -> None:
+        self._tls = tls
+
+    @classmethod
+    def accept(cls, context: SSL.Context) -> TlsChannel:
+        """Start as a server."""
+        tls = SSL.Connection(context, None)
+        tls.set_accept_state()
+        return cls(tls)
+
+    @classmethod
+    def connect(cls, context: SSL.Context) -> TlsChannel:
+        """Start as a client."""
+        tls = SSL.Connection(context, None)
+        tls.set_connect_state()
+        return cls(tls)
+
+    def shake_hands(self, data: bytes) -> bool:
+        """Go on with the handshake with what the peer sent; tell whether it is done.
+
+        Raises:
+            ProtocolError: it failed; an alert that tells the peer may wait in `take_pending`.
+        """
+        if data:
+            self._tls.bio_write(data)
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            raise ProtocolError(f"the TLS handshake failed: {_reason(error)}") from error
+        if self._tls.get_alpn_proto_negotiated() != ALPN:
+            raise ProtocolError(f"the peer does not speak {ALPN.decode()} (ALPN)")
+        return True
+
+    def take_pending(self) -> bytes:
+        """Return the bytes that the handshake wants to send."""
+        try:
+            return self._tls.bio_read(1 << 17)
+        except SSL.WantReadError:
+            return b""
+
+    @property
+    def binding(self) -> bytes:
+        """What both ends of this channel have in common, and no other channel has."""
+        return self._tls.export_keying_material(EXPORTER_LABEL, BINDING_BYTES, b"")
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Return the records for `data`."""
+        tls, size = self._tls, len(data)
+        if size <= _RECORD_BYTES:
+            tls.send(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, size, _RECORD_BYTES):
+                tls.send(view[start : start + _RECORD_BYTES])
+        return tls.bio_read(size + (size >> 6) + 4096)
+
+    def decrypt(self, data: bytes) -> bytes | None:
+        """Return what is in the records; empty: none is complete; None: the peer closed. Raises ProtocolError."""
+        tls = self._tls
+        if data:
+            tls.bio_write(data)
+        parts: list[bytes] = []
+        try:
+            while True:
+                parts.append(tls.recv(_RECEIVE_BYTES))
+        except SSL.WantReadError:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        except SSL.ZeroReturnError:
+            return b"".join(parts) or None
+        except SSL.Error as error:
+            raise ProtocolError(f"what the peer sent is not TLS: {_reason(error)}") from error
+
+    def close(self) -> bytes:
+        """Return the bytes that say goodbye."""
+        try:
+            self._tls.shutdown()
+        except SSL.Error:
+            return b""  # the channel never was up, or is broken: there is nobody to say goodbye to
+        return self.take_pending()
+
+
+def server_context(now: datetime) -> SSL.Context:
+    """Return a context with a fresh key and certificate, for one server."""
+    context = _context(SSL.TLS_SERVER_METHOD)
+    key = ec.generate_private_key(ec.SECP256R1())
+    context.use_certificate(_certificate(key, now))
+    context.use_privatekey(key)
+    context.set_alpn_select_callback(_select_protocol)
+    return context
+
+
+def client_context() -> SSL.Context:
+    """Return a context for any number of clients."""
+    context = _context(SSL.TLS_CLIENT_METHOD)
+    context.set_alpn_protos([ALPN])
+    # The certificate proves nothing; the blessings, bound to the channel, do.
+    context.set_verify(SSL.VERIFY_NONE)
+    return context
+
+
+def _context(method: int) -> SSL.Context:
+    context = SSL.Context(method)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    # Resumption would save little next to the blessing handshake, and tickets outlive the keys they should protect.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    return context
+
+
+def _select_protocol(_connection: SSL.Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
+    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vanadium")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _reason(error: SSL.Error) -> str:
+    """Return OpenSSL's own words about a failure: the last reason of the queue, which is about this connection."""
+    if error.args and isinstance(error.args[0], list) and error.args[0]:
+        return str(error.args[0][-1][-1])
+    return type(error).__name__ if not error.args else str(error.args[-1])

@@ -1,0 +1,130 @@
+"""Who may say what until both ends have shown their blessings, and what exactly each of them signs.
+
+The server shows itself first; a client that does not trust it has then shown nothing. What is signed names the signer's
+role (no reflection), the channel (no replay), and everything that is shown (no exchange of parts).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from types import MappingProxyType
+from typing import Final
+
+from vanadium_node import cbor
+from vanadium_node.errors import DecodeError, NotTrustedError, ProtocolError
+from vanadium_node.security.blessing import Blessings, ChainCache
+from vanadium_node.security.cose import SignatureType, verify_signed
+from vanadium_node.security.discharge import Discharge
+from vanadium_node.security.keys import PublicKey
+from vanadium_node.wire.frames import Auth
+
+VERSIONS: Final = (1,)
+"""Versions of the protocol spoken here, best first."""
+
+BINDING_BYTES: Final = 32
+"""Length of the channel binding: the TLS exporter `EXPORTER-Channel-Binding` (RFC 9266)."""
+
+_MAX_SIGNED_BYTES: Final = 1024
+
+
+class Role(StrEnum):
+    """Which end of a connection; the value is what is signed."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def other(self) -> Role:
+        """The other end's role."""
+        return Role.SERVER if self is Role.CLIENT else Role.CLIENT
+
+
+class HandshakeState(Enum):
+    """How far the two ends know each other."""
+
+    START = auto()
+    SHOWN = auto()
+    """This end, a server, has shown itself."""
+    SEEN = auto()
+    """This end, a client, has seen the server, and decides."""
+    OPEN = auto()
+    """Both are known; calls may be made, and either may show itself again when its blessings are renewed."""
+
+
+class HandshakeEvent(Enum):
+    """An `auth` frame in one direction, or any other frame."""
+
+    SENT_AUTH = auto()
+    RECEIVED_AUTH = auto()
+
+
+TRANSITIONS: Final[Mapping[tuple[Role, HandshakeState, HandshakeEvent], HandshakeState]] = MappingProxyType(
+    {
+        (Role.SERVER, HandshakeState.START, HandshakeEvent.SENT_AUTH): HandshakeState.SHOWN,
+        (Role.SERVER, HandshakeState.SHOWN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
+        (Role.SERVER, HandshakeState.OPEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
+        (Role.SERVER, HandshakeState.OPEN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
+        (Role.CLIENT, HandshakeState.START, HandshakeEvent.RECEIVED_AUTH): HandshakeState.SEEN,
+        (Role.CLIENT, HandshakeState.SEEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
+        (Role.CLIENT, HandshakeState.OPEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
+        (Role.CLIENT, HandshakeState.OPEN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
+    }
+)
+"""What is not here breaks the protocol. A server may also renew before the client has shown itself: SHOWN stays SHOWN is
+refused on purpose, since a client that is still deciding must decide about one identity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What a peer has proved: it has the key, and these blessings are bound to it. Whether they count is another matter."""
+
+    public_key: PublicKey
+    blessings: Blessings | None
+    discharges: tuple[Discharge, ...]
+    version: int
+
+
+def session_payload(
+    role: Role, binding: bytes, public_key: bytes, blessings: bytes | None, discharges: Sequence[bytes]
+) -> bytes:
+    """Return what the end with that role signs to show itself on the channel with that binding."""
+    shown = hashlib.sha256(cbor.encode([list(VERSIONS), public_key, blessings, list(discharges)])).digest()
+    return cbor.encode([role.value, binding, shown])
+
+
+def auth_frame(public_key: PublicKey, blessings: Blessings | None, discharges: Sequence[bytes], signed: bytes) -> Auth:
+    """Return the frame that shows this end, with the COSE_Sign1 over its `session_payload`."""
+    encoded = None if blessings is None else blessings.encoded
+    return Auth(0, list(VERSIONS), public_key.der, encoded, list(discharges), signed)
+
+
+def verify_auth(auth: Auth, role: Role, binding: bytes, cache: ChainCache | None = None) -> Credentials:
+    """Return what the peer with that role has proved by its `auth` frame on the channel with that binding.
+
+    The cheap checks come first, and the chains, which cost most, last.
+
+    Raises:
+        ProtocolError: the frame is malformed, or no version is common.
+        NotTrustedError: the signature is not over this role, channel and content, or blessings are of another key.
+    """
+    version = next((v for v in VERSIONS if v in auth.versions), None)
+    if version is None:
+        raise ProtocolError(
+            f"the peer speaks versions {auth.versions[:8]} of the protocol, and this end {list(VERSIONS)}"
+        )
+    try:
+        key = PublicKey.decode(auth.public_key)
+        signed = verify_signed(SignatureType.SESSION, auth.signature, key, max_bytes=_MAX_SIGNED_BYTES)
+        shown = hashlib.sha256(cbor.encode([auth.versions, key.der, auth.blessings, auth.discharges])).digest()
+        if signed != cbor.encode([role.value, binding, shown]):
+            raise NotTrustedError("the peer's signature is of another connection, role or content")
+        blessings = None if auth.blessings is None else Blessings.decode(auth.blessings, cache)
+        discharges = tuple(Discharge.decode(each) for each in auth.discharges)
+    except DecodeError as error:
+        raise ProtocolError(f"the peer's credentials cannot be read: {error.message}") from error
+    if blessings is not None and blessings.public_key != key:
+        raise NotTrustedError(f"the peer showed blessings of another key, {blessings.public_key}, than its own, {key}")
+    return Credentials(public_key=key, blessings=blessings, discharges=discharges, version=version)

@@ -1,0 +1,55 @@
+"""Everything a peer could otherwise make us hold, count or wait for, with the attack each limit answers."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+MAX_DEPTH: Final = 16
+"""Nesting of a frame's CBOR. A megabyte of opening brackets must not become a tower of lists."""
+
+MAX_CREDIT: Final = 1 << 31
+"""Credit that a peer may pile up, in bytes; more is an overflow and breaks the protocol."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of one connection. Each end chooses its own; none is negotiated."""
+
+    max_frame_bytes: int = 1 << 20
+    """One frame. A length prefix beyond it ends the connection before any of it is held."""
+
+    max_auth_bytes: int = 1 << 17
+    """One frame before the peer is authenticated: 64 KiB of blessings, discharges, a signature. Strangers get no more."""
+
+    max_streams: int = 1024
+    """Calls that the peer may have open at once on one connection; one more is answered `overloaded`."""
+
+    max_request_bytes: int = 16 << 20
+    """Requests of one connection being worked on, in bytes together; one more is answered `overloaded`."""
+
+    max_queued_bytes: int = 4 << 20
+    """Bytes waiting for a peer that does not read. Beyond it, nothing more is read from that peer either."""
+
+    max_pings: int = 16
+    """Pings answered in one batch of frames; a flood of them is a fault."""
+
+    stream_window_bytes: int = 256 << 10
+    """Unread items of one stream."""
+
+    connection_window_bytes: int = 2 << 20
+    """Unread items of all streams of one connection."""
+
+    handshake_timeout: timedelta = timedelta(seconds=10)
+    """From accepting the connection to the peer's `auth`; a slow loris is cut off after it."""
+
+    idle_timeout: timedelta = timedelta(minutes=5)
+    """Silence after which a connection is asked for a sign of life; as long again without one, and it is closed."""
+
+    max_connections: int = 4096
+    """Connections of one server; the system's queue holds the others."""
+
+    max_unauthenticated: int = 512
+    """Connections of one server that have not authenticated yet; further ones are closed as they come."""
+
+
+DEFAULT_LIMITS: Final = Limits()
