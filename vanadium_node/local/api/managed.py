@@ -44,6 +44,7 @@ _UNOWNED: Final = frozenset(
     {
         ("f:apiVersion",),
         ("f:kind",),
+        ("f:status",),
         *(
             ("f:metadata", f"f:{key}")
             for key in (

@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 from starlette.requests import Request
 
+from vanadium_node.local.api import protobuf
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.kinds import ResourceType, by_plural
 from vanadium_node.local.api.selectors import FieldSelector, LabelSelector
@@ -17,7 +18,6 @@ MAX_BODY_BYTES: Final = 3 * 1024 * 1024
 """The API server's own limit on a request's body."""
 
 _YAML_TYPES: Final = frozenset({"application/yaml", "application/apply-patch+yaml"})
-_PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,8 @@ def decoded(body: bytes, kind: str) -> Any:
     Raises:
         ApiError: the type is not taken (415), or the body is not of that type (400).
     """
-    if kind == _PROTOBUF:
-        raise ApiError(
-            415, "UnsupportedMediaType", "the embedded cluster reads JSON and YAML, not the protobuf of Kubernetes"
-        )
+    if kind == protobuf.MEDIA_TYPE:
+        return protobuf.decoded(body)
     try:
         return yaml.safe_load(body) if kind in _YAML_TYPES else json.loads(body)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
