@@ -4,7 +4,9 @@ Built on `wire` (the protocol without I/O) and `security` (who counts as what); 
 """
 
 from vanadium_node.rpc.call import Call, PeerIdentity
-from vanadium_node.rpc.client import CallStream, Client, connect
+from vanadium_node.rpc.call_stream import CallStream
+from vanadium_node.rpc.client import Client
+from vanadium_node.rpc.connecting import connect
 from vanadium_node.rpc.naming import Name, TcpAddress, UnixAddress
 from vanadium_node.rpc.server import Server, serve
 from vanadium_node.rpc.service import Service, method

@@ -6,14 +6,12 @@ this end shows anything of itself. Its caveats are looked at again for every cal
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from math import ceil, inf
-from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import outcome
 import trio
@@ -26,38 +24,29 @@ from vanadium_node.errors import (
     PeerError,
     ProtocolError,
     UnreachableError,
-    VanadiumError,
     clip,
 )
-from vanadium_node.rpc import sockets
-from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.authentication import sign_auth
 from vanadium_node.rpc.call import PeerIdentity
+from vanadium_node.rpc.call_stream import CallStream, call_error
 from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
-from vanadium_node.rpc.naming import Name, UnixAddress
-from vanadium_node.rpc.tls import PlainChannel, TlsChannel, client_context
+from vanadium_node.rpc.naming import Name
+from vanadium_node.rpc.tls import TlsChannel
 from vanadium_node.rpc.trust import PeerTrust, names_of
 from vanadium_node.rpc.types import codec_of, from_wire, to_wire
 from vanadium_node.security.authorization import describe_peer
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.validation import Validation, Validator
-from vanadium_node.wire.connection import Connection, Event, Failed, ReceivedItem
+from vanadium_node.wire.connection import Event, Failed, ReceivedItem
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
 from vanadium_node.wire.handshake import Role, verify_auth
-from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for a call, and for connecting, unless the caller says otherwise."""
-
-MAX_SENTENCE: Final = 2000
-"""Characters of a server's error that are shown: more than a log line's worth, as it lists rejected names and reasons."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +74,8 @@ class Client:
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._streams: dict[int, CallStream[Any]] = {}
         self._deadlines: Deadlines[int] = Deadlines(self._expire)
-        self._end: VanadiumError | None = None
+        self._end = ""
+        """Why no call can be made any more; empty while calls can."""
         self._credit = trio.lowlevel.ParkingLot()
 
     # Calls
@@ -170,8 +160,8 @@ class Client:
         *,
         has_items: bool,
     ) -> int:
-        if self._end is not None:
-            raise self._end
+        if self._end:
+            raise self._ended()
         if self._trust is not None:
             self._check_server(method)
         return self._link.connection.send_request(
@@ -274,22 +264,25 @@ class Client:
                 break
             if not self._handle(events):
                 break
-        reason = self._link.fault or "the connection is closed"
-        self.end(UnreachableError(f"the connection to {self.name} ended: {reason}", hint="connect again"))
+        self.end(f"the connection to {self.name} ended: {self._link.fault or 'the server closed it'}")
 
     async def watch_deadlines(self) -> None:
         """End calls whose time is over, until cancelled."""
         await self._deadlines.run()
 
-    def end(self, error: VanadiumError) -> None:
+    def end(self, reason: str) -> None:
         """Fail all calls, and those still to come."""
-        self._end = self._end or error
+        self._end = self._end or reason
         waiting, self._waiting = self._waiting, {}
         for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+            trio.lowlevel.reschedule(task, outcome.Error(self._ended()))
         for stream in self._streams.values():
-            stream.fail(error)
+            stream.fail(self._ended())
         self._credit.unpark_all()
+
+    def _ended(self) -> UnreachableError:
+        """Return a new error: one that many tasks raise would collect all their tracebacks."""
+        return UnreachableError(self._end, hint="connect again")
 
     def _handle(self, events: list[Event]) -> bool:
         goes_on = True
@@ -327,7 +320,7 @@ class Client:
             case Request():
                 connection.send_error(event.stream, ErrorCode.UNKNOWN_METHOD, "a client has no methods", {})
             case Goaway(_, code, reason):
-                self._end = UnreachableError(f"{self.name} takes no more calls: {clip(reason)}", hint="connect again")
+                self._end = f"{self.name} takes no more calls: {clip(reason)}"
                 self._link.fault = f"{self.name} ended it: {clip(reason)}"
                 return not code
             case Failed(reason):
@@ -353,77 +346,12 @@ class Client:
         """Send what still waits, as far as the system takes it, and say goodbye."""
         self._link.flush()
         self._link.close()
-        self.end(UnreachableError(f"the connection to {self.name} is closed"))
+        self.end(f"the connection to {self.name} is closed")
 
     def send_end(self, number: int) -> None:
         """Say that no more items follow."""
         self._link.connection.send_end(number)
         self._link.wake()
-
-
-class CallStream(AsyncIterator[T]):
-    """A call whose method streams. Iterate to receive; `send` and `end` for methods that receive; then `result`."""
-
-    def __init__(self, client: Client, number: int, method: str, inbox: Inbox, returns: Any) -> None:
-        self.inbox = inbox
-        self._client = client
-        self._number = number
-        self._method = method
-        self._returns = returns
-        self._response: Response | None = None
-        self._error: VanadiumError | None = None
-        self._over = trio.Event()
-
-    def __aiter__(self) -> CallStream[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        """Return the next item, checked. Raises the method's error at the end, if it is one."""
-        return cast("T", await anext(self.inbox))
-
-    async def send(self, item: object) -> None:
-        """Send an item when there is credit. An item for a method that has answered already is dropped."""
-        if not await self._client.send_item(self._number, to_wire(item)) and self._error is not None:
-            raise self._error
-
-    def end(self) -> None:
-        """Send no more items."""
-        self._client.send_end(self._number)
-
-    async def result(self) -> Any:
-        """End the sending, and return the method's result, checked. Raises as `Client.call` does."""
-        self.end()
-        await self._over.wait()
-        if self._error is not None:
-            raise self._error
-        if self._response is None:
-            raise RuntimeError("a stream that is over has neither response nor error")
-        return from_wire(codec_of(self._returns), self._response.result, f"the result of {self._method}")
-
-    def respond(self, response: Response) -> None:
-        """Take the answer."""
-        self._response = response
-        if response.error is not None:
-            self.fail(call_error(response.error))
-        else:
-            self.inbox.end()
-            self._over.set()
-
-    def fail(self, error: VanadiumError) -> None:
-        """End with an error."""
-        self._error = self._error or error
-        self.inbox.end(error)
-        self._over.set()
-
-
-def call_error(fields: list[Wire]) -> CallError:
-    """Return the error of a response; one that is malformed is an internal error of the server."""
-    match fields:
-        case [str(code), str(sentence), dict(details)] if code in list(ErrorCode):
-            kept = {k: v for k, v in details.items() if isinstance(k, str) and type(v) in (str, int)}
-            return CallError(ErrorCode(code), clip(sentence, MAX_SENTENCE), fields=kept)
-        case _:
-            return CallError(ErrorCode.INTERNAL, "the server answered with an error that cannot be read")
 
 
 def why_refused(name: Name, validation: Validation) -> NotTrustedError | None:
@@ -440,78 +368,3 @@ def why_refused(name: Name, validation: Validation) -> NotTrustedError | None:
         f"the server at {name} is not trusted: {describe_peer(validation).replace('the peer', 'it', 1)}; {wanted}",
         hint="recognize its root with 'principal recognize' if it is right, or look at it with --insecure",
     )
-
-
-@asynccontextmanager
-async def connect(
-    name: Name | str,
-    principal: Principal | None,
-    *,
-    insecure: bool = False,
-    timeout: float = DEFAULT_TIMEOUT,
-    limits: Limits = DEFAULT_LIMITS,
-    validators: Mapping[int, Validator] = MappingProxyType({}),
-    now: Callable[[], datetime] = _utc_now,
-) -> AsyncIterator[Client]:
-    """Connect to a server, within `timeout` seconds; the connection is open as long as the block.
-
-    `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do.
-
-    Raises:
-        InputError: the name is none.
-        UnreachableError: nobody answers there, or not in time.
-        NotTrustedError: the server is not who it must be; it has not seen anything of this end.
-        ProtocolError: it does not speak this protocol.
-    """
-    target = Name.parse(name) if isinstance(name, str) else name
-    trusting = Trusting(principal=principal, is_insecure=insecure, validators=validators, now=now)
-    failure: Exception | None = None
-    connection: socket.socket | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.fail_after(timeout):
-                    connection = await sockets.dial(target.address)
-                    client = await _open(target, connection, trusting, limits, nursery)
-                nursery.start_soon(client.run)
-                nursery.start_soon(client.watch_deadlines)
-                try:
-                    yield client
-                finally:
-                    client.close()
-            except trio.TooSlowError:
-                sentence = f"no answer from {target} within {timeout:g} seconds"
-                failure = UnreachableError(
-                    sentence, hint="is the server overloaded, or is something else listening there?"
-                )
-            except OSError as error:
-                failure = UnreachableError(f"the connection to {target} broke: {error.strerror or error}")
-            except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
-                failure = error
-            finally:
-                nursery.cancel_scope.cancel()
-    finally:
-        if connection is not None:
-            connection.close()
-    if failure is not None:
-        raise failure
-
-
-async def _open(
-    name: Name, connection: socket.socket, trusting: Trusting, limits: Limits, nursery: trio.Nursery
-) -> Client:
-    """Bring a connection to where calls can be made."""
-    address = sockets.peer_address(connection)
-    if isinstance(name.address, UnixAddress):
-        wire = Connection(Role.CLIENT, limits, authenticates=False)
-        link = Link(connection, PlainChannel(), wire, limits, nursery)
-        return Client(name, link, trusting, PeerIdentity(uid=sockets.peer_uid(connection)))
-    channel = TlsChannel.connect(client_context())
-    try:
-        await shake_hands(connection, channel)
-    except ProtocolError as error:
-        raise ProtocolError(f"{name}: {error.message}", hint="is it a server of this kind?") from error
-    link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, nursery)
-    client = Client(name, link, trusting, PeerIdentity(address=address))
-    await client.open(channel)
-    return client

@@ -102,7 +102,12 @@ class Link:
         """Send everything that waits, as far as the system takes it now."""
         if self._rest is not None or self.is_broken or not self.connection.outgoing:
             return
-        data = self._channel.encrypt(self.connection.take_outgoing())
+        try:
+            data = self._channel.encrypt(self.connection.take_outgoing())
+        except ProtocolError as error:
+            self._ended(error.message)
+            self.abort()
+            return
         try:
             sent = self.socket.send(data)
         except BlockingIOError:

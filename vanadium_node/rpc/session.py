@@ -58,6 +58,11 @@ PURE_AUTHORIZERS: Final[frozenset[Authorizer]] = frozenset({default_authorizer, 
 """Those that decide by the request alone: their answer is remembered as long as the request is the same."""
 
 
+MAX_AUTHS: Final = 8
+AUTH_SECONDS: Final = 1.0
+"""A peer may show itself so many times, and once more for each of these: verifying chains is the costliest thing to ask for."""
+
+
 @dataclass(kw_only=True)
 class Host:
     """What all sessions of a server share."""
@@ -128,7 +133,8 @@ class Session:
         self._credit = trio.lowlevel.ParkingLot()
         self._refusals: dict[Method, tuple[Validation, tuple[str, ...], Refusal | None]] = {}
         self._now = host.now()
-        self._time = trio.current_time()
+        self._since = self._time = trio.current_time()
+        self._auths = 0
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
 
@@ -187,6 +193,10 @@ class Session:
     def _authenticate(self, auth: Auth) -> bool:
         """Take the peer's credentials, at first or renewed."""
         connection = self.link.connection
+        self._auths += 1
+        if self._auths > MAX_AUTHS + (self._time - self._since) / AUTH_SECONDS:
+            self.link.fault = connection.fail(ErrorCode.OVERLOADED, "the peer showed itself too often").reason
+            return False
         try:
             credentials = verify_auth(auth, connection.role.other, self.binding, self.host.chains)
         except (ProtocolError, NotTrustedError) as error:
@@ -217,6 +227,9 @@ class Session:
             granted = None if request.granted is None else self._granted(request.granted)
         except InputError as error:
             self._error(number, ErrorCode.BAD_ARG, f"{method.name}: {error.message}")
+            return
+        except Exception as error:  # noqa: BLE001 - authorizers, validators and value types are the application's
+            self.answer_error(number, method, error)
             return
         call = Call(
             peer=peer,

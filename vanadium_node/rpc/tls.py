@@ -29,7 +29,7 @@ class Channel(Protocol):
     """Turns the bytes of frames into those of the socket, and back."""
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return what to send so that the peer reads `data`."""
+        """Return what to send so that the peer reads `data`. Raises ProtocolError."""
 
     def decrypt(self, data: bytes) -> bytes | None:
         """Return what the peer sent, empty when a record is incomplete; None when it closed. Raises ProtocolError."""
@@ -107,15 +107,18 @@ class TlsChannel:
         return self._tls.export_keying_material(EXPORTER_LABEL, BINDING_BYTES, b"")
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return the records for `data`."""
+        """Return the records for `data`. Raises ProtocolError when the peer has broken the channel."""
         tls, size = self._tls, len(data)
-        if size <= _RECORD_BYTES:
-            tls.send(data)
-        else:
-            view = memoryview(data)
-            for start in range(0, size, _RECORD_BYTES):
-                tls.send(view[start : start + _RECORD_BYTES])
-        return tls.bio_read(size + (size >> 6) + 4096)
+        try:
+            if size <= _RECORD_BYTES:
+                tls.send(data)
+            else:
+                view = memoryview(data)
+                for start in range(0, size, _RECORD_BYTES):
+                    tls.send(view[start : start + _RECORD_BYTES])
+            return tls.bio_read(size + (size >> 6) + 4096)
+        except SSL.Error as error:
+            raise ProtocolError(f"nothing can be sent any more: {_reason(error)}") from error
 
     def decrypt(self, data: bytes) -> bytes | None:
         """Return what is in the records; empty: none is complete; None: the peer closed. Raises ProtocolError."""
