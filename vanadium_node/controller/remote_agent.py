@@ -1,18 +1,20 @@
 """The cluster agent over RPC: who it is is checked before anything is shown or asked, and secrets only pass through."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vanadium_node.controller.endpoint import find_cluster_agent
 from vanadium_node.controller.identity import named, own_blessings
 from vanadium_node.controller.site import Site
-from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError
+from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, VanadiumError
 from vanadium_node.rpc import Client, connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.principal import Principal
 
+T = TypeVar("T")
 OpenPrincipal = Callable[[], AbstractAsyncContextManager[Principal]]
 
 
@@ -35,20 +37,30 @@ class RemoteClusterAgent:
         Raises:
             VanadiumError: the agent is not there, not who it should be, or refused.
         """
-        async with self._connected() as (client, principal):
+
+        async def ask(client: Client, principal: Principal) -> str:
             base = own_blessings(principal, self.base_blessings)
             granted = await _grant(principal, base, extension, client)
-            return await client.call("NewSecret", returns=str, granted=granted)
+            secret: str = await client.call("NewSecret", returns=str, granted=granted)
+            return secret
+
+        return await self._asked(ask)
 
     async def forget_secret(self, secret: str) -> None:
         """Make the secret worthless; one that is unknown is no error."""
-        async with self._connected() as (client, _):
-            await client.call("ForgetSecret", secret, returns=type(None))
+
+        async def ask(client: Client, _: Principal) -> None:
+            await client.call("ForgetSecret", secret, returns=None)
+
+        await self._asked(ask)
 
     async def check(self) -> None:
         """Make sure that the agent is there, claimed, and who it should be."""
-        async with self._connected():
+
+        async def ask(client: Client, _: Principal) -> None:
             pass
+
+        await self._asked(ask)
 
     async def claim(self) -> str:
         """Give an unclaimed agent its blessing of the settings, and return that.
@@ -58,40 +70,45 @@ class RemoteClusterAgent:
             VanadiumError: the agent is not there, or refused.
         """
         settings = self.site.settings.cluster_agent
-        async with self.open_principal() as principal:
+
+        async def ask(client: Client, principal: Principal) -> None:
+            if settings.blessing in client.server.names:
+                raise _already_claimed(settings.blessing)
             base = named(own_blessings(principal), settings.granter)
-            async with connect(f"/{await self._endpoint()}", principal, insecure=True) as client:
-                if settings.blessing in client.server.names:
-                    raise _already_claimed(settings.blessing)
-                granted = await _grant(principal, base, settings.extension, client)
-                try:
-                    await client.call("Claim", "", returns=type(None), granted=granted)
-                except CallError as error:
-                    if error.code in {ErrorCode.EXISTS, ErrorCode.UNKNOWN_METHOD}:
-                        raise _already_claimed(settings.blessing) from error
-                    raise
+            granted = await _grant(principal, base, settings.extension, client)
+            try:
+                await client.call("Claim", "", returns=None, granted=granted)
+            except CallError as error:
+                if error.code in {ErrorCode.EXISTS, ErrorCode.UNKNOWN_METHOD}:
+                    raise _already_claimed(settings.blessing) from error
+                raise
+
+        await self._asked(ask, is_unclaimed=True)
         return settings.blessing
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[Client, Principal]]:
+    async def _asked(self, ask: Callable[[Client, Principal], Awaitable[T]], *, is_unclaimed: bool = False) -> T:
+        """Connect, ask, and return the answer. Only an agent that is to be claimed need not prove its name."""
         settings = self.site.settings.cluster_agent
-        name = f"/({settings.blessing})@{await self._endpoint()}"
-        async with self.open_principal() as principal:
+        endpoint = self.address or await find_cluster_agent(
+            self.site.client, settings.namespace, report=self.site.report
+        )
+        name = f"/{endpoint}" if is_unclaimed else f"/({settings.blessing})@{endpoint}"
+        outcome: T | VanadiumError
+        async with self.open_principal() as principal:  # it may hold a nursery, which would wrap what passes through it
             try:
-                async with connect(name, principal) as client:
-                    yield client, principal
-            except NotTrustedError as error:
-                raise NotTrustedError(
-                    error.message,
-                    hint="claim it with 'claim-cluster-agent' if it is new; if not, "
-                    "check 'clusterAgent.blessing' in the configuration and your credentials",
-                ) from error
-
-    async def _endpoint(self) -> str:
-        if self.address is not None:
-            return self.address
-        settings = self.site.settings.cluster_agent
-        return await find_cluster_agent(self.site.client, settings.namespace, report=self.site.report)
+                async with connect(name, principal, insecure=is_unclaimed) as client:
+                    outcome = await ask(client, principal)
+            except VanadiumError as error:
+                outcome = error
+        if isinstance(outcome, NotTrustedError) and not is_unclaimed:
+            raise NotTrustedError(
+                outcome.message,
+                hint="if it is new, claim it with 'claim-cluster-agent'; if not, "
+                "check 'clusterAgent.blessing' in the configuration and your credentials",
+            ) from outcome
+        if isinstance(outcome, VanadiumError):
+            raise outcome
+        return outcome
 
 
 async def _grant(principal: Principal, base: Blessings, extension: str, client: Client) -> Blessings:
