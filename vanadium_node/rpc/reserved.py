@@ -47,6 +47,7 @@ class MethodSignature:
     items_in: Shape | None
     items_out: Shape | None
     tags: list[str]
+    result_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,7 @@ def signature_of(interface: Interface) -> InterfaceSignature:
                 items_in=None if each.items_in is None else each.items_in.shape,
                 items_out=None if each.items_out is None else each.items_out.shape,
                 tags=sorted(each.tags),
+                result_name=each.result_name,
             )
             for each in interface.methods
         ],

@@ -85,6 +85,8 @@ class Method:
     arguments: tuple[Argument, ...]
     required: int
     result: Codec
+    result_name: str
+    """What the result is called, where its annotation says so: `-> Annotated[str, "fortune"]`."""
     items_in: Codec | None
     """The type of the items that the caller streams, if it does."""
     items_out: Codec | None
@@ -168,12 +170,19 @@ def _method(kind: type[Service], service: Service, attribute: str, options: _Opt
         arguments=tuple(arguments),
         required=sum(argument.is_required for argument in arguments),
         result=NONE if items_out is not None else _codec(hints["return"], where),
+        result_name=_result_name(function),
         items_in=items_in,
         items_out=items_out,
         may_block=items_out is not None or inspect.iscoroutinefunction(function),
         function=function,
         authorizer=_authorizer(kind, service),
     )
+
+
+def _result_name(function: Callable[..., Any]) -> str:
+    annotation = typing.get_type_hints(function, include_extras=True)["return"]
+    notes = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+    return next((note for note in notes if isinstance(note, str)), "")
 
 
 def _items(annotation: Any, where: str) -> Codec | None:

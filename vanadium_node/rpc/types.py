@@ -16,14 +16,24 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Self
 
+from vanadium_node import cbor
+from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, InputError
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.wire.frames import Wire
+from vanadium_node.wire.limits import MAX_DEPTH
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 MAX_SHAPE_DEPTH: Final = 8
-"""How deep a type may be made of others; the wire nests 16 deep at most, and a dataclass that holds itself has no shape."""
+"""How deep a type may be made of others; a frame nests 16 deep at most, and a dataclass that holds itself has no shape."""
+
+MAX_SHAPE_BYTES: Final = 1 << 16
+"""More than the description of any sensible type."""
+
+MAX_SHAPE_BYTES: Final = 1 << 16
+MAX_VALUE_DEPTH: Final = MAX_DEPTH - 4
+"""How deep a value may be nested, with room for the frame, its arguments and their own containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +61,28 @@ class Shape:
                 return self.kind
 
     def to_wire(self) -> Wire:
-        """Return the shape as an array `[kind, name, [[label, shape], …]]`."""
-        return [self.kind, self.name, [[label, shape.to_wire()] for label, shape in self.parts]]
+        """Return the encoding of `[kind, name, [[label, shape], …]]`, as bytes: it may nest deeper than a frame may."""
+        return cbor.encode_frame(self._value())
+
+    def _value(self) -> Wire:
+        return [self.kind, self.name, [[label, shape._value()] for label, shape in self.parts]]
 
     @classmethod
-    def from_wire(cls, value: Wire, depth: int = 0) -> Self:
+    def from_wire(cls, value: Wire) -> Self:
         """Read `to_wire`. Raises InputError."""
+        if type(value) is not bytes:
+            raise InputError("a type is not given as bytes")
+        return cls._from_value(cbor.decode_frame(value, max_bytes=MAX_SHAPE_BYTES, max_depth=3 * MAX_SHAPE_DEPTH + 4))
+
+    @classmethod
+    def _from_value(cls, value: Wire, depth: int = 0) -> Self:
         match value:
             case [str(kind), str(name), list(parts)] if depth <= MAX_SHAPE_DEPTH:
                 found = []
                 for part in parts:
                     match part:
                         case [str(label), shape]:
-                            found.append((label, cls.from_wire(shape, depth + 1)))
+                            found.append((label, cls._from_value(shape, depth + 1)))
                         case _:
                             raise InputError("a part of a type is not [label, type]")
                 return cls(kind, name, tuple(found))
@@ -104,19 +123,24 @@ def _anything(value: Any) -> Any:
 _PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def to_wire(value: object) -> Wire:
+def to_wire(value: object, depth: int = 0) -> Wire:
     """Return what a value becomes on the wire by its own type; a client's arguments go this way. Raises InputError."""
     kind = type(value)
     if kind in _PLAIN_TYPES:
         return value
+    if depth > MAX_VALUE_DEPTH:
+        raise InputError(f"a value is nested more than {MAX_VALUE_DEPTH} deep")
     if isinstance(value, list | tuple):
-        return [to_wire(each) for each in value]
+        return [to_wire(each, depth + 1) for each in value]
     if isinstance(value, Mapping):
-        return {key: to_wire(each) for key, each in value.items()}
+        return {key: to_wire(each, depth + 1) for key, each in value.items()}
     try:
-        return codec_of(kind).to_wire(value)
+        codec = codec_of(kind)
     except TypeError as error:
         raise InputError(f"a value of type {kind.__name__} has no form on the wire") from error
+    if codec is ANY:
+        raise InputError(f"a value of type {kind.__name__} has no form on the wire")
+    return codec.to_wire(value)
 
 
 NONE: Final = _plain("nothing", type(None))
