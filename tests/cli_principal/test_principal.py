@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from vanadium_node.__main__ import run
+from vanadium_node.cli.running import run
 from vanadium_node.cli.principal import command
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.storage.credentials import CredentialsDirectory

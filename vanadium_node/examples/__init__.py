@@ -1,0 +1,1 @@
+"""Programs that show how applications use the project."""

@@ -17,7 +17,6 @@ from enum import Enum
 from typing import Any, Final, Self
 
 from vanadium_node import cbor
-from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, InputError
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.wire.frames import Wire
@@ -31,7 +30,6 @@ MAX_SHAPE_DEPTH: Final = 8
 MAX_SHAPE_BYTES: Final = 1 << 16
 """More than the description of any sensible type."""
 
-MAX_SHAPE_BYTES: Final = 1 << 16
 MAX_VALUE_DEPTH: Final = MAX_DEPTH - 4
 """How deep a value may be nested, with room for the frame, its arguments and their own containers."""
 

@@ -1,0 +1,39 @@
+"""How a command line program runs one command: what went wrong in one sentence, and an exit status.
+
+Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; 130 interrupted with Ctrl-C.
+"""
+
+import os
+import sys
+
+import click
+
+from vanadium_node.cli.output import INTERRUPTED, Interrupted, single_error
+from vanadium_node.errors import UsageError, VanadiumError
+
+
+def run(command: click.Command, arguments: list[str], program: str) -> int:
+    """Run `command` and return the exit status, with the reason of a failure on standard error."""
+    try:
+        with single_error():
+            result = command.main(arguments, prog_name=program, standalone_mode=False)
+    except UsageError as error:
+        return _failed(program, str(error), 2)
+    except VanadiumError as error:
+        return _failed(program, str(error), 1)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else program
+        return _failed(program, f"{error.format_message()}; '{where} --help' shows how it is used", 2)
+    except click.ClickException as error:
+        return _failed(program, error.format_message(), 1)
+    except (click.Abort, Interrupted, KeyboardInterrupt):
+        return _failed(program, "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - the reader left; nothing to flush to
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _failed(program: str, sentence: str, status: int) -> int:
+    print(f"{program}: {sentence}", file=sys.stderr)  # noqa: T201 - the one place where failures are printed
+    return status
