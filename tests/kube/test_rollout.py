@@ -111,6 +111,15 @@ def test_how_a_container_ended_is_told() -> None:
     assert "(CrashLoopBackOff: exit status 137, OOMKilled)" in str(problem)
 
 
+def test_a_command_that_is_not_there_is_a_matter_of_configuration() -> None:
+    """The runtime could not start it: no number of restarts makes a difference."""
+    ended = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "no such file"}}
+    crashed = pod("new", waiting="CrashLoopBackOff", restarts=1, lastState=ended)
+    [problem] = problems(deployment(), [replica_set(2, "new")], [crashed])
+    assert problem.obstacle is Obstacle.CONFIGURATION
+    assert "StartError, no such file" in str(problem)
+
+
 def test_unschedulable_quota_and_deadline() -> None:
     """What is known without any container."""
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}

@@ -3,148 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from vanadium_node.cli.output import emit, note, run_async, warn
-from vanadium_node.errors import InputError
-
-if TYPE_CHECKING:
-    from vanadium_node.controller.access import Choice
-    from vanadium_node.controller.applications import Identity
-    from vanadium_node.controller.remote_agent import RemoteClusterAgent
-    from vanadium_node.controller.settings import Settings
-    from vanadium_node.controller.site import Site
-    from vanadium_node.kube.resources import Manifest
-    from vanadium_node.security.principal import Principal
-
-DEFAULT_CONFIG: Final = "vkube.cfg"
-
-
-class Duration(click.ParamType[timedelta]):
-    """A time such as `20m`, `1h30m` or `30s`."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read the text."""
-        from vanadium_node.config import parse_duration
-
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return parse_duration(str(value))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What was given before the command."""
-
-    config: Path
-    is_config_given: bool
-    local: bool
-    kubeconfig: Path | None
-    context: str | None
-    namespace: str | None
-    get_credentials: bool | None
-    kubectl: str
-    gcloud: str
-    credentials: Path | None
-    cluster_agent_address: str | None
-
-    def choice(self) -> Choice:
-        """Return what was said about the cluster."""
-        from vanadium_node.controller.access import Choice
-
-        return Choice(
-            local=self.local,
-            kubeconfig=self.kubeconfig,
-            context=self.context,
-            namespace=self.namespace,
-            credentials_from_gcloud=self.get_credentials,
-            gcloud=self.gcloud,
-        )
-
-    def settings(self) -> Settings:
-        """Read the configuration file."""
-        from vanadium_node.controller.settings import Settings
-
-        return Settings.from_file(self.config)
-
-    def settings_if_there(self) -> Settings | None:
-        """Read the configuration file, if it was named or lies where it usually does."""
-        return self.settings() if self.is_config_given or self.config.exists() else None
-
-    @asynccontextmanager
-    async def site(self) -> AsyncIterator[Site]:
-        """Log in to the cluster."""
-        from vanadium_node.controller.access import chosen_cluster
-        from vanadium_node.controller.site import Site
-        from vanadium_node.kube.client import open_client
-
-        settings = self.settings()
-        async with chosen_cluster(self.choice(), settings, note) as target, open_client(target.access) as client:
-            yield Site(client=client, settings=settings, report=note, warn=warn)
-
-    def principal(self) -> AbstractAsyncContextManager[Principal]:
-        """Open the caller's principal."""
-        from vanadium_node.agent import open_principal
-
-        return open_principal(credentials=self.credentials)
-
-    def cluster_agent(self, site: Site, base_blessings: str | None = None) -> RemoteClusterAgent:
-        """Return the way to the site's cluster agent; nothing is opened yet."""
-        from vanadium_node.controller.remote_agent import RemoteClusterAgent
-
-        return RemoteClusterAgent(
-            site=site,
-            open_principal=self.principal,
-            address=self.cluster_agent_address,
-            base_blessings=base_blessings,
-        )
-
-    async def identity(self, extension: str | None, base_blessings: str | None) -> Identity | None:
-        """Return the identity that an application is to have, None without an extension."""
-        from vanadium_node.controller.applications import Identity
-        from vanadium_node.controller.identity import own_blessings, root_blessings
-
-        if extension is None:
-            if base_blessings is not None:
-                raise click.UsageError("--base-blessings needs an EXTENSION.")
-            return None
-        async with self.principal() as principal:
-            roots = root_blessings(own_blessings(principal, base_blessings))
-        return Identity(extension=extension, root_blessings=roots)
-
-
-def deployment_of(filename: str) -> Manifest:
-    """Read the Deployment of a file, and say what was changed in it."""
-    from vanadium_node.kube.manifest import read_deployment
-
-    converted = read_deployment(filename)
-    for warning in converted.warnings:
-        warn(warning)
-    return converted.manifest
-
-
-def namespace_of(site: Site, manifest: Manifest, given: str | None) -> str:
-    """Return the Deployment's namespace: its own, else the one given or the cluster's usual one.
-
-    Raises:
-        UsageError: two different ones are named.
-    """
-    own = manifest["metadata"].get("namespace")
-    if own and given and own != given:
-        raise click.UsageError(f"The file says namespace '{own}', and --namespace '{given}'.")
-    return str(own or site.client.namespace)
+from vanadium_node.cli.controller_options import (
+    DEFAULT_CONFIG,
+    Duration,
+    Options,
+    base_blessings_option,
+    deployment_of,
+    file_option,
+    namespace_of,
+    noblessings_option,
+    wait_option,
+    wait_timeout_option,
+)
+from vanadium_node.cli.output import emit, emit_json, note, run_async
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -211,31 +87,13 @@ def command(
     )
 
 
-_file = click.option(
-    "-f", "filename", metavar="FILE", required=True, help="The Deployment, JSON or YAML; - is standard input."
-)
-_wait = click.option("--wait", is_flag=True, help="Follow the rollout until it is done; undo it when it fails.")
-_wait_timeout = click.option(
-    "--wait-timeout",
-    type=Duration(),
-    default="20m",
-    show_default=True,
-    metavar="DURATION",
-    help="With --wait: fail after so long without progress.",
-)
-_noblessings = click.option("--noblessings", is_flag=True, help="Without an identity: no pod agent, no secret.")
-_base_blessings = click.option(
-    "--base-blessings", metavar="B64", help="Extend these blessings of yours instead of the default ones."
-)
-
-
 @command.command()
-@_file
+@file_option
 @click.argument("extension", required=False)
-@_noblessings
-@_base_blessings
-@_wait
-@_wait_timeout
+@noblessings_option
+@base_blessings_option
+@wait_option
+@wait_timeout_option
 @click.pass_obj
 @run_async
 async def start(
@@ -263,11 +121,11 @@ async def start(
 
 
 @command.command()
-@_file
+@file_option
 @click.argument("extension", required=False)
-@_base_blessings
-@_wait
-@_wait_timeout
+@base_blessings_option
+@wait_option
+@wait_timeout_option
 @click.pass_obj
 @run_async
 async def update(
@@ -292,7 +150,7 @@ async def update(
 
 
 @command.command()
-@_file
+@file_option
 @click.pass_obj
 @run_async
 async def stop(options: Options, filename: str) -> None:
@@ -307,8 +165,8 @@ async def stop(options: Options, filename: str) -> None:
 
 
 @command.command("start-cluster-agent")
-@_wait
-@_wait_timeout
+@wait_option
+@wait_timeout_option
 @click.pass_obj
 @run_async
 async def start_cluster_agent(options: Options, wait: bool, wait_timeout: timedelta) -> None:
@@ -329,8 +187,8 @@ async def start_cluster_agent(options: Options, wait: bool, wait_timeout: timede
 
 
 @command.command("update-cluster-agent")
-@_wait
-@_wait_timeout
+@wait_option
+@wait_timeout_option
 @click.pass_obj
 @run_async
 async def update_cluster_agent(options: Options, wait: bool, wait_timeout: timedelta) -> None:
@@ -376,6 +234,75 @@ def update_config(options: Options, cluster_agent_image: str | None, pod_agent_i
         raise click.UsageError("Give --cluster-agent-image, --pod-agent-image, or both.")
     changed = update_images(options.config, cluster_agent=cluster_agent_image, pod_agent=pod_agent_image)
     emit(f"clusterAgent.image: {changed.cluster_agent.image}\npodAgent.image: {changed.pod_agent.image}")
+
+
+@command.command()
+@file_option
+@click.option(
+    "--secret", "secret_name", metavar="NAME", required=True, help="The Secret with the key, made beforehand."
+)
+@click.option(
+    "--native-sidecar/--plain-container", default=True, show_default=True, help="The former needs Kubernetes 1.29."
+)
+@base_blessings_option
+@click.pass_obj
+@run_async
+async def inject(
+    options: Options, filename: str, secret_name: str, native_sidecar: bool, base_blessings: str | None
+) -> None:
+    """Print the Deployment with the pod agent in it, for those who apply their manifests by other means."""
+    from vanadium_node.controller.identity import own_blessings, root_blessings
+    from vanadium_node.kube.injection import PodAgent
+    from vanadium_node.kube.injection import inject as injected
+
+    manifest, settings = deployment_of(filename), options.settings()
+    async with options.principal() as principal:
+        roots = root_blessings(own_blessings(principal, base_blessings))
+    agent = PodAgent(
+        image=settings.pod_agent.image,
+        secret_name=secret_name,
+        agent_name=settings.cluster_agent.in_cluster_name,
+        root_blessings=roots,
+        native_sidecar=native_sidecar,
+    )
+    emit_json(injected(manifest, agent))
+
+
+@command.command()
+@file_option
+def uninject(filename: str) -> None:
+    """Print the Deployment without the pod agent that 'inject' or 'start' added."""
+    from vanadium_node.kube.injection import uninject as uninjected
+
+    emit_json(uninjected(deployment_of(filename)))
+
+
+@command.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--older-than",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    help="Leave younger ones alone: a command may be at work.",
+)
+@click.pass_obj
+@run_async
+async def gc(options: Options, dry_run: bool, older_than: timedelta) -> None:
+    """Remove the secrets in the namespace that no Deployment uses, with their keys at the cluster agent."""
+    from vanadium_node.controller.app_secrets import AppSecrets
+    from vanadium_node.controller.objects import application_of
+    from vanadium_node.kube.resources import name_of
+
+    async with options.site() as site:
+        app_secrets = AppSecrets(site=site, agent=options.cluster_agent(site))
+        unused = await app_secrets.unused(site.client.namespace, older_than=older_than)
+        for stored in unused:
+            if not dry_run:
+                await app_secrets.forget(site.client.namespace, stored)
+            emit(f"Secret {site.client.namespace}/{name_of(stored)} of {application_of(stored)}")
+    note(f"{len(unused)} {'found' if dry_run else 'removed'}.")
 
 
 @command.command(

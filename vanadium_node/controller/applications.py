@@ -8,21 +8,16 @@ run again finds what is left. Each command first undoes itself when it fails or 
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
 
-import trio
-
+from vanadium_node.controller.app_secrets import AppSecrets
 from vanadium_node.controller.deployments import CONFLICT, delete_own, replace_deployment, roll_back
-from vanadium_node.controller.objects import MANAGED_BY, US, is_of, key_of, marked, secret
+from vanadium_node.controller.objects import marked
 from vanadium_node.controller.site import ClusterAgent, Site
-from vanadium_node.controller.undo import Undo, undone_on_failure
+from vanadium_node.controller.undo import undone_on_failure
 from vanadium_node.errors import InputError, KubernetesError, VanadiumError
 from vanadium_node.kube.following import follow_rollout
 from vanadium_node.kube.injection import PodAgent, inject, roots_in_use, secret_in_use
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of, uid_of
-
-NEW_SECRET_SECONDS: Final = 45.0
-"""How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, its key would stay behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +36,10 @@ class Applications:
     agent: ClusterAgent
     wait: timedelta | None = None
 
+    @property
+    def _secrets(self) -> AppSecrets:
+        return AppSecrets(site=self.site, agent=self.agent)
+
     async def start(self, namespace: str, manifest: Manifest, identity: Identity | None) -> None:
         """Create the Deployment, with a pod agent and a secret of its own if it is to have an identity.
 
@@ -55,7 +54,7 @@ class Applications:
         async with undone_on_failure(self.site.warn) as undo:
             workload = manifest
             if identity is not None:
-                secret_name = await self._new_secret(undo, namespace, name, identity.extension)
+                secret_name = await self._secrets.make(undo, namespace, name, identity.extension)
                 workload = await self._injected(manifest, secret_name, identity.root_blessings)
             undo.push(
                 f"delete Deployment {namespace}/{name}",
@@ -94,7 +93,7 @@ class Applications:
         async with undone_on_failure(self.site.warn) as undo:
             workload = manifest
             if identity is not None:
-                secret_name = await self._new_secret(undo, namespace, name, identity.extension)
+                secret_name = await self._secrets.make(undo, namespace, name, identity.extension)
                 workload = await self._injected(manifest, secret_name, identity.root_blessings)
             elif in_use is not None:
                 workload = await self._injected(manifest, in_use, _roots_of(live))
@@ -119,7 +118,7 @@ class Applications:
         """
         client = self.site.client
         live = await client.find(DEPLOYMENT, namespace, name)
-        leftovers = await self._secrets(namespace, name, keep=None)
+        leftovers = await self._secrets.of(namespace, name)
         in_use = None if live is None else secret_in_use(live)
         if live is None and not leftovers:
             raise _not_there(namespace, name)
@@ -131,18 +130,7 @@ class Applications:
             stored = await client.find(SECRET, namespace, in_use)  # one that lost its annotation
             leftovers += [] if stored is None else [stored]
         for stored in leftovers:
-            await self._forget(namespace, stored)
-
-    async def _new_secret(self, undo: Undo, namespace: str, application: str, extension: str) -> str:
-        """Make a key at the cluster agent and a Secret that holds it; return the Secret's name."""
-        name = f"secret-{secrets.token_hex(16)}"
-        with trio.CancelScope(deadline=trio.current_time() + NEW_SECRET_SECONDS, shield=True):
-            key = await self.agent.new_secret(extension)
-            undo.push("forget the new key at the cluster agent", lambda: self.agent.forget_secret(key))
-        await trio.lowlevel.checkpoint_if_cancelled()
-        undo.push(f"delete Secret {namespace}/{name}", lambda: self.site.client.delete(SECRET, namespace, name))
-        await self.site.client.create(SECRET, namespace, secret(name, application, key))
-        return name
+            await self._secrets.forget(namespace, stored)
 
     async def _injected(self, manifest: Manifest, secret_name: str, root_blessings: str) -> Manifest:
         settings = self.site.settings
@@ -168,19 +156,8 @@ class Applications:
 
     async def _collect_leftovers(self, namespace: str, name: str, *, keep: str | None) -> None:
         """Remove the application's Secrets that are no longer used, with their keys."""
-        for stored in await self._secrets(namespace, name, keep=keep):
-            await self._forget(namespace, stored)
-
-    async def _secrets(self, namespace: str, name: str, *, keep: str | None) -> list[Manifest]:
-        """Return the Secrets that were made for the application, but for the one to keep."""
-        listing = await self.site.client.list(SECRET, namespace, labels=f"{MANAGED_BY}={US}")
-        return [stored for stored in listing.items if is_of(stored, name) and name_of(stored) != keep]
-
-    async def _forget(self, namespace: str, stored: Manifest) -> None:
-        key = key_of(stored)
-        if key is not None:
-            await self.agent.forget_secret(key)
-        await self.site.client.delete(SECRET, namespace, name_of(stored), uid=uid_of(stored))
+        for stored in await self._secrets.of(namespace, name, keep=keep):
+            await self._secrets.forget(namespace, stored)
 
 
 def _roots_of(live: Manifest) -> str:

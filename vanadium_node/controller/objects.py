@@ -47,9 +47,9 @@ def key_of(stored: Manifest) -> str | None:
         return None
 
 
-def is_of(stored: Manifest, application: str) -> bool:
-    """Tell whether a Secret was made for the application."""
-    return bool((stored["metadata"].get("annotations") or {}).get(APPLICATION) == application)
+def application_of(stored: Manifest) -> str:
+    """Return the name of the application that a Secret was made for, `""` where it was made by somebody else."""
+    return str((stored["metadata"].get("annotations") or {}).get(APPLICATION, ""))
 
 
 def marked(manifest: Manifest, operation: str) -> Manifest:

@@ -48,6 +48,9 @@ REASONS: Final[Mapping[str, Obstacle]] = {
 }
 """A container's reason for waiting → what it means. CrashLoopBackOff depends on the number of restarts."""
 
+NEVER_RAN: Final = frozenset({"StartError", "ContainerCannotRun"})
+"""Reasons of an end before the beginning: the command is not there, or may not be executed."""
+
 CRASH_LOOP_RESTARTS: Final = 2
 """Restarts after which a back-off counts as a loop: one crash at the start may be a race with what it depends on."""
 
@@ -240,7 +243,9 @@ def _container_problem(pod: str, status: Mapping[str, Any]) -> Problem | None:
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason = str(waiting.get("reason", ""))
     restarts = int(status.get("restartCount") or 0)
-    if reason == "CrashLoopBackOff":
+    if reason == "CrashLoopBackOff" and _terminated(status).get("reason") in NEVER_RAN:
+        obstacle = Obstacle.CONFIGURATION
+    elif reason == "CrashLoopBackOff":
         obstacle = Obstacle.CRASH_LOOP if restarts >= CRASH_LOOP_RESTARTS else Obstacle.CRASH
     elif reason in REASONS:
         obstacle = REASONS[reason]
@@ -258,9 +263,13 @@ def _container_problem(pod: str, status: Mapping[str, Any]) -> Problem | None:
     )
 
 
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (status.get("lastState") or {}).get("terminated") or {}
+
+
 def _last_words(status: Mapping[str, Any]) -> str:
     """Return how the container ended the last time: more telling than 'back-off 20s restarting failed container'."""
-    ended = (status.get("lastState") or {}).get("terminated") or {}
+    ended = _terminated(status)
     if not ended:
         return ""
     words = f"exit status {ended.get('exitCode')}"

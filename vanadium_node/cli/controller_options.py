@@ -1,0 +1,164 @@
+"""What the commands of `vanadium-node controller` share: the options before the command, and what they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from vanadium_node.cli.output import note, warn
+from vanadium_node.errors import InputError
+
+if TYPE_CHECKING:
+    from vanadium_node.controller.access import Choice
+    from vanadium_node.controller.applications import Identity
+    from vanadium_node.controller.remote_agent import RemoteClusterAgent
+    from vanadium_node.controller.settings import Settings
+    from vanadium_node.controller.site import Site
+    from vanadium_node.kube.resources import Manifest
+    from vanadium_node.security.principal import Principal
+
+DEFAULT_CONFIG: Final = "vkube.cfg"
+
+
+class Duration(click.ParamType[timedelta]):
+    """A time such as `20m`, `1h30m` or `30s`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read the text."""
+        from vanadium_node.config import parse_duration
+
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return parse_duration(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was given before the command."""
+
+    config: Path
+    is_config_given: bool
+    local: bool
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str | None
+    get_credentials: bool | None
+    kubectl: str
+    gcloud: str
+    credentials: Path | None
+    cluster_agent_address: str | None
+
+    def choice(self) -> Choice:
+        """Return what was said about the cluster."""
+        from vanadium_node.controller.access import Choice
+
+        return Choice(
+            local=self.local,
+            kubeconfig=self.kubeconfig,
+            context=self.context,
+            namespace=self.namespace,
+            credentials_from_gcloud=self.get_credentials,
+            gcloud=self.gcloud,
+        )
+
+    def settings(self) -> Settings:
+        """Read the configuration file."""
+        from vanadium_node.controller.settings import Settings
+
+        return Settings.from_file(self.config)
+
+    def settings_if_there(self) -> Settings | None:
+        """Read the configuration file, if it was named or lies where it usually does."""
+        return self.settings() if self.is_config_given or self.config.exists() else None
+
+    @asynccontextmanager
+    async def site(self) -> AsyncIterator[Site]:
+        """Log in to the cluster."""
+        from vanadium_node.controller.access import chosen_cluster
+        from vanadium_node.controller.site import Site
+        from vanadium_node.kube.client import open_client
+
+        settings = self.settings()
+        async with chosen_cluster(self.choice(), settings, note) as target, open_client(target.access) as client:
+            yield Site(client=client, settings=settings, report=note, warn=warn)
+
+    def principal(self) -> AbstractAsyncContextManager[Principal]:
+        """Open the caller's principal."""
+        from vanadium_node.agent import open_principal
+
+        return open_principal(credentials=self.credentials)
+
+    def cluster_agent(self, site: Site, base_blessings: str | None = None) -> RemoteClusterAgent:
+        """Return the way to the site's cluster agent; nothing is opened yet."""
+        from vanadium_node.controller.remote_agent import RemoteClusterAgent
+
+        return RemoteClusterAgent(
+            site=site,
+            open_principal=self.principal,
+            address=self.cluster_agent_address,
+            base_blessings=base_blessings,
+        )
+
+    async def identity(self, extension: str | None, base_blessings: str | None) -> Identity | None:
+        """Return the identity that an application is to have, None without an extension."""
+        from vanadium_node.controller.applications import Identity
+        from vanadium_node.controller.identity import own_blessings, root_blessings
+
+        if extension is None:
+            if base_blessings is not None:
+                raise click.UsageError("--base-blessings needs an EXTENSION.")
+            return None
+        async with self.principal() as principal:
+            roots = root_blessings(own_blessings(principal, base_blessings))
+        return Identity(extension=extension, root_blessings=roots)
+
+
+def deployment_of(filename: str) -> Manifest:
+    """Read the Deployment of a file, and say what was changed in it."""
+    from vanadium_node.kube.manifest import read_deployment
+
+    converted = read_deployment(filename)
+    for warning in converted.warnings:
+        warn(warning)
+    return converted.manifest
+
+
+def namespace_of(site: Site, manifest: Manifest, given: str | None) -> str:
+    """Return the Deployment's namespace: its own, else the one given or the cluster's usual one.
+
+    Raises:
+        UsageError: two different ones are named.
+    """
+    own = manifest["metadata"].get("namespace")
+    if own and given and own != given:
+        raise click.UsageError(f"The file says namespace '{own}', and --namespace '{given}'.")
+    return str(own or site.client.namespace)
+
+
+file_option = click.option(
+    "-f", "filename", metavar="FILE", required=True, help="The Deployment, JSON or YAML; - is standard input."
+)
+wait_option = click.option("--wait", is_flag=True, help="Follow the rollout until it is done; undo it when it fails.")
+wait_timeout_option = click.option(
+    "--wait-timeout",
+    type=Duration(),
+    default="20m",
+    show_default=True,
+    metavar="DURATION",
+    help="With --wait: fail after so long without progress.",
+)
+noblessings_option = click.option("--noblessings", is_flag=True, help="Without an identity: no pod agent, no secret.")
+base_blessings_option = click.option(
+    "--base-blessings", metavar="B64", help="Extend these blessings of yours instead of the default ones."
+)

@@ -1,0 +1,65 @@
+"""The applications' secrets: a key at the cluster agent and the Kubernetes Secret that holds it, made and removed together."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import trio
+
+from vanadium_node.controller.objects import MANAGED_BY, US, application_of, key_of, secret
+from vanadium_node.controller.site import ClusterAgent, Site
+from vanadium_node.controller.undo import Undo
+from vanadium_node.kube.injection import secret_in_use
+from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of, uid_of
+
+NEW_SECRET_SECONDS: Final = 45.0
+"""How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, its key would stay behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSecrets:
+    """The secrets of a site's applications."""
+
+    site: Site
+    agent: ClusterAgent
+
+    async def make(self, undo: Undo, namespace: str, application: str, extension: str) -> str:
+        """Make a key at the cluster agent and a Secret that holds it; return the Secret's name."""
+        name = f"secret-{secrets.token_hex(16)}"
+        client = self.site.client
+        with trio.CancelScope(deadline=trio.current_time() + NEW_SECRET_SECONDS, shield=True):
+            key = await self.agent.new_secret(extension)
+            undo.push("forget the new key at the cluster agent", lambda: self.agent.forget_secret(key))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        undo.push(f"delete Secret {namespace}/{name}", lambda: client.delete(SECRET, namespace, name))
+        await client.create(SECRET, namespace, secret(name, application, key))
+        return name
+
+    async def of(self, namespace: str, application: str, *, keep: str | None = None) -> list[Manifest]:
+        """Return the Secrets that were made for the application, but for the one to keep."""
+        found = await self._all(namespace)
+        return [s for s in found if application_of(s) == application and name_of(s) != keep]
+
+    async def unused(self, namespace: str, *, older_than: timedelta) -> list[Manifest]:
+        """Return the Secrets that no Deployment uses; young ones may belong to a command that is at work right now."""
+        found = await self._all(namespace)  # first, so that a Deployment that is made in between is seen
+        deployments = await self.site.client.list(DEPLOYMENT, namespace)
+        in_use = {secret_in_use(d) for d in deployments.items}
+        limit = datetime.now(UTC) - older_than
+        return [s for s in found if name_of(s) not in in_use and _created(s) <= limit]
+
+    async def forget(self, namespace: str, stored: Manifest) -> None:
+        """Make the key worthless, then delete its Secret: in this order, what fails half-way can be found again."""
+        key = key_of(stored)
+        if key is not None:
+            await self.agent.forget_secret(key)
+        await self.site.client.delete(SECRET, namespace, name_of(stored), uid=uid_of(stored))
+
+    async def _all(self, namespace: str) -> list[Manifest]:
+        listing = await self.site.client.list(SECRET, namespace, labels=f"{MANAGED_BY}={US}")
+        return [stored for stored in listing.items if application_of(stored)]
+
+
+def _created(stored: Manifest) -> datetime:
+    return datetime.fromisoformat(stored["metadata"]["creationTimestamp"])
