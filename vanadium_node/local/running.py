@@ -9,13 +9,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from vanadium_node.errors import UnreachableError
 from vanadium_node.local.api.bootstrap import new_store
 from vanadium_node.local.api.identity import ServerIdentity
+from vanadium_node.local.api.logs import PodLogs
 from vanadium_node.local.api.objects import ObjectStore, timestamp
 from vanadium_node.local.api.rest import Rest
 from vanadium_node.local.api.server import listening_socket, serving
 from vanadium_node.local.directory import ClusterDirectory, State
+from vanadium_node.local.machine import run_machine
 from vanadium_node.storage.files import write_private
 
 
@@ -49,10 +53,13 @@ async def running_cluster(directory: Path, *, port: int | None = None) -> AsyncI
     identity = ServerIdentity.create(files.path, store.now())
     listener = _preferred_socket(files.read_state()) if port is None else listening_socket(port)
     port = int(listener.getsockname()[1])
-    async with serving(Rest(store), identity, listener):
-        write_private(files.kubeconfig, identity.kubeconfig(port))
-        files.write_state(State(os.getpid(), port, timestamp(store.now())))
-        yield RunningCluster(files.path, store, port)
+    async with trio.open_nursery() as nursery:
+        logs: PodLogs = await nursery.start(run_machine, store, files.run)
+        async with serving(Rest(store, logs), identity, listener):
+            write_private(files.kubeconfig, identity.kubeconfig(port))
+            files.write_state(State(os.getpid(), port, timestamp(store.now())))
+            yield RunningCluster(files.path, store, port)
+        nursery.cancel_scope.cancel()
 
 
 def _preferred_socket(last: State | None) -> socket.socket:

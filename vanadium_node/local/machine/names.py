@@ -1,0 +1,73 @@
+"""Names of services: a file in the form of /etc/hosts for the pods of each namespace, written whole at each change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import trio
+
+from vanadium_node.local.api.kinds import ENDPOINTS, NAMESPACE, SERVICE, ResourceType
+from vanadium_node.local.api.objects import Object, ObjectStore
+from vanadium_node.local.machine.following import changes
+
+CLUSTER_DOMAIN = "cluster.local"
+
+
+class Names:
+    """Keeps the files of names."""
+
+    def __init__(self, store: ObjectStore, directory: Path) -> None:
+        self._store = store
+        self._directory = directory
+        self._written: dict[str, str] = {}
+
+    def file(self, namespace: str) -> Path:
+        """Return the file for the pods of a namespace."""
+        return self._directory / namespace
+
+    async def run(self) -> None:
+        """Keep the files up to date until cancelled."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.write()
+        async with trio.open_nursery() as nursery:
+            for kind in (NAMESPACE, SERVICE, ENDPOINTS):
+                nursery.start_soon(self._follow, kind)
+
+    async def _follow(self, kind: ResourceType) -> None:
+        async with aclosing(changes(self._store, kind)) as events:
+            async for _ in events:
+                self.write()
+
+    def write(self) -> None:
+        """Write every file that would say something else than it does."""
+        lines = [entry for service in self._store.list(SERVICE) for entry in self._entries(service)]
+        for namespace in self._store.list(NAMESPACE):
+            own = namespace["metadata"]["name"]
+            text = "127.0.0.1 localhost\n" + "".join(_line(*entry, own=own) for entry in lines)
+            if self._written.get(own) != text:
+                temporary = self._directory / f".{own}"
+                temporary.write_text(text)
+                temporary.replace(self.file(own))
+                self._written[own] = text
+
+    def _entries(self, service: Object) -> Iterator[tuple[str, str, str]]:
+        """Yield (address, name within the namespace, namespace) of a service and of its pods that have a name there."""
+        metadata, address = service["metadata"], service["spec"].get("clusterIP")
+        namespace = metadata["namespace"]
+        if address and address != "None":
+            yield str(address), metadata["name"], namespace
+            return
+        endpoints = self._store.find(ENDPOINTS, namespace, metadata["name"]) or {}
+        for subset in endpoints.get("subsets") or ():
+            for entry in subset.get("addresses") or ():
+                yield entry["ip"], metadata["name"], namespace
+                if entry.get("hostname"):
+                    yield entry["ip"], f"{entry['hostname']}.{metadata['name']}", namespace
+
+
+def _line(address: str, name: str, namespace: str, *, own: str) -> str:
+    full = f"{name}.{namespace}"
+    names = [full, f"{full}.svc", f"{full}.svc.{CLUSTER_DOMAIN}"]
+    return " ".join([address, *([name] if namespace == own else []), *names]) + "\n"
