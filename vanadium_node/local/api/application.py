@@ -68,7 +68,7 @@ async def _answer(rest: Rest, request: Request) -> Response:
         return await _dispatched(rest, request)
     except ApiError as error:
         return refusal(error)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         _log.exception("the API failed at %s %s", request.method, request.url.path)
         why = f"Internal error occurred: {type(error).__name__} at {request.method} {request.url.path}"
         return refusal(ApiError(500, "InternalError", why))

@@ -7,7 +7,6 @@ imported when a kind is first checked.
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -15,6 +14,8 @@ from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
+
+import msgspec
 
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.kinds import ResourceType
@@ -87,21 +88,20 @@ def _refused(resource: ResourceType, why: str) -> ApiError:
 
 
 @lru_cache(maxsize=64)
-def _model(resource: ResourceType) -> type | None:
+def _model(resource: ResourceType) -> type[msgspec.Struct] | None:
     """Return the published type of a kind, or None."""
     module = _MODULES.get(resource.group, resource.group.partition(".")[0])
     try:
         found = getattr(import_module(f"lightkube.models.{module}_{resource.version}"), resource.kind, None)
     except ModuleNotFoundError:
         return None
-    return found if isinstance(found, type) else None
+    return found if isinstance(found, type) and issubclass(found, msgspec.Struct) else None
 
 
 @lru_cache(maxsize=1024)
-def _fields(model: type) -> Mapping[str, Any]:
+def _fields(model: type[msgspec.Struct]) -> Mapping[str, Any]:
     """Return the fields of a published type: JSON name → type."""
-    hints = typing.get_type_hints(model)
-    return {field.metadata.get("json", field.name): hints[field.name] for field in dataclasses.fields(model)}
+    return {field.encode_name: field.type for field in msgspec.structs.fields(model)}
 
 
 def _checked(value: Any, expected: Any, struct: str, path: str, unknown: Callable[[str], None]) -> Any:
@@ -112,7 +112,7 @@ def _checked(value: Any, expected: Any, struct: str, path: str, unknown: Callabl
         if isinstance(value, str) or _is_integer(value):
             return value
         raise _WrongTypeError(value, "intstr.IntOrString", struct, path)
-    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
+    if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         return _checked_struct(value, expected, struct, path, unknown)
     match typing.get_origin(expected) or expected:
         case container if container is list:
@@ -126,7 +126,9 @@ def _checked(value: Any, expected: Any, struct: str, path: str, unknown: Callabl
             return _checked_plain(value, plain, struct, path)
 
 
-def _checked_struct(value: Any, expected: type, struct: str, path: str, unknown: Callable[[str], None]) -> Object:
+def _checked_struct(
+    value: Any, expected: type[msgspec.Struct], struct: str, path: str, unknown: Callable[[str], None]
+) -> Object:
     if not isinstance(value, dict):
         raise _WrongTypeError(value, _go_name(expected), struct, path)
     fields = _fields(expected)
