@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 
 from vanadium_node.agent.state import AgentState
-from vanadium_node.errors import CallError, DecodeError, PeerError, UnreachableError
+from vanadium_node.errors import CallError, DecodeError, ErrorCode, PeerError, UnreachableError
 from vanadium_node.rpc import Client, connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
@@ -38,9 +38,16 @@ class AgentSigner:
         """Return the encoded COSE_Sign1 over the payload.
 
         Raises:
-            UnreachableError: the agent is gone and did not come back in time.
+            UnreachableError: the agent is gone and did not come back in time, or came back with another key.
         """
-        return await self._ask.call("Sign", str(kind), payload, external_aad, returns=bytes)
+        try:
+            return await self._ask.call("Sign", str(kind), payload, external_aad, self.public_key.der, returns=bytes)
+        except CallError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                raise UnreachableError(
+                    f"the agent behind '{self._ask.path}' was restarted and has another key now", hint="try again"
+                ) from error
+            raise
 
 
 class Connection:
@@ -54,10 +61,10 @@ class Connection:
     def use(self, client: Client | None) -> None:
         """Take the client of a new connection, or None when it is gone."""
         self._client = client
-        if client is None:
-            self._connected = trio.Event()
-        else:
+        if client is not None:
             self._connected.set()
+        elif self._connected.is_set():
+            self._connected = trio.Event()
 
     async def call(self, name: str, *arguments: object, returns: type[T]) -> T:
         """Call a method of the agent, once more if the agent was restarted meanwhile.
@@ -73,7 +80,8 @@ class Connection:
                 if client is None:
                     continue
                 try:
-                    return await client.call(name, *arguments, returns=returns, timeout=CALL_SECONDS)
+                    result: T = await client.call(name, *arguments, returns=returns, timeout=CALL_SECONDS)
+                    return result
                 except (UnreachableError, PeerError):
                     if self._client is client:
                         self.use(None)

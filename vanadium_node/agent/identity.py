@@ -55,17 +55,24 @@ async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Princi
     from vanadium_node.agent.client import Follower  # the whole RPC: only programs with an agent need it here
 
     check_socket_path(path)
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         principal: Principal | None = None
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             principal = await nursery.start(Follower(path).run)
         if principal is None:
-            raise UnreachableError(
+            failure = UnreachableError(
                 f"no agent answered on '{path}' within {timeout:g} s",
                 hint=f"is the pod agent running? {AGENT_PATH} names its socket",
             )
-        yield principal
+        else:
+            try:
+                yield principal
+            except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
+                failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def check_socket_path(path: Path) -> None:

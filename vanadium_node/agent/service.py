@@ -4,14 +4,16 @@ Everything asked of it is answered by the principal behind it. A pod agent's sto
 an agent for a credentials directory lets its owner change them.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import trio
 
 from vanadium_node import cbor
 from vanadium_node.agent.state import AgentState
+from vanadium_node.agent.validity import validate_own
 from vanadium_node.errors import CallError, DecodeError, ErrorCode, InputError
 from vanadium_node.rpc import Call, Service, Tag, method
 from vanadium_node.security.authorization import everyone
@@ -27,15 +29,20 @@ MAX_CAVEAT_BYTES: Final = 64 * 1024
 MAX_CACHED_DISCHARGES: Final = 256
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class AgentService(Service):
     """Agent serves a principal, but for its private key."""
 
     authorizer = staticmethod(everyone)
     """Who may use an agent is decided by who may open its socket."""
 
-    def __init__(self, principal: Principal, *, immutable: bool) -> None:
+    def __init__(self, principal: Principal, *, immutable: bool, now: Callable[[], datetime] = _utc_now) -> None:
         self._principal = principal
         self._immutable = immutable
+        self._now = now
         self._version = 0
         self._changed = trio.Event()
         self._discharges: dict[bytes, Discharge] = {}
@@ -47,14 +54,19 @@ class AgentService(Service):
         self._changed = trio.Event()
 
     @method(tag=Tag.READ)
-    async def public_key(self, call: Call) -> bytes:
+    def public_key(self, call: Call) -> bytes:
         """Returns the principal's public key, as DER."""
         return self._principal.public_key.der
 
     @method(tag=Tag.READ)
-    async def state(self, call: Call) -> bytes:
+    def state(self, call: Call) -> bytes:
         """Returns public key, blessing store and roots in one piece."""
         return AgentState.of(self._principal).encode()
+
+    @method(tag=Tag.READ)
+    def valid_names(self, call: Call) -> list[str]:
+        """Returns the names that the principal can show now; none means that it has no identity at the moment."""
+        return list(validate_own(self._principal.store.default, self._principal.roots, self._now()).accepted)
 
     @method(tag=Tag.READ)
     async def notify_when_changed(self, call: Call) -> AsyncIterator[int]:
@@ -66,10 +78,12 @@ class AgentService(Service):
                 await changed.wait()
 
     @method(tag=Tag.WRITE)
-    async def sign(self, call: Call, kind: str, payload: bytes, external_aad: bytes) -> bytes:
-        """Returns a COSE_Sign1 of the given type over the payload."""
+    async def sign(self, call: Call, kind: str, payload: bytes, external_aad: bytes, public_key: bytes = b"") -> bytes:
+        """Returns a COSE_Sign1 of the given type over the payload, made with that key, if the caller names one."""
         if kind not in list(SignatureType):
             raise CallError(ErrorCode.BAD_ARG, "there is no such type of signature")
+        if public_key and public_key != self._principal.public_key.der:
+            raise CallError(ErrorCode.NOT_FOUND, "this agent has another key")
         return await self._principal.sign(SignatureType(kind), payload, external_aad)
 
     @method(tag=Tag.WRITE)
@@ -94,22 +108,22 @@ class AgentService(Service):
             return (await self._principal.mint_discharge(_caveat(caveat), _caveats(caveats))).encoded
 
     @method(tag=Tag.READ)
-    async def blessing_store_default(self, call: Call) -> Blessings | None:
+    def blessing_store_default(self, call: Call) -> Blessings | None:
         """Returns the blessings shown as a server."""
         return self._principal.store.default
 
     @method(tag=Tag.READ)
-    async def blessing_store_for_peer(self, call: Call, names: list[str]) -> Blessings | None:
+    def blessing_store_for_peer(self, call: Call, names: list[str]) -> Blessings | None:
         """Returns the blessings shown to a server with these names."""
         return self._principal.store.for_peer(names)
 
     @method(tag=Tag.READ)
-    async def blessing_store_peer_blessings(self, call: Call) -> dict[str, Blessings]:
+    def blessing_store_peer_blessings(self, call: Call) -> dict[str, Blessings]:
         """Returns all peer patterns with their blessings."""
         return {pattern.text: blessings for pattern, blessings in self._principal.store.peers.items()}
 
     @method(tag=Tag.READ)
-    async def blessing_store_debug_string(self, call: Call) -> str:
+    def blessing_store_debug_string(self, call: Call) -> str:
         """Returns the store as `principal dump` shows it."""
         return self._principal.store.table()
 
@@ -131,7 +145,7 @@ class AgentService(Service):
         return before
 
     @method(tag=Tag.WRITE)
-    async def blessing_store_cache_discharge(self, call: Call, caveat: bytes, discharge: bytes) -> None:
+    def blessing_store_cache_discharge(self, call: Call, caveat: bytes, discharge: bytes) -> None:
         """Keeps a discharge for the other clients of this agent."""
         with _bad_arguments():
             third_party, given = ThirdParty.from_caveat(_caveat(caveat)), Discharge.decode(discharge)
@@ -143,14 +157,14 @@ class AgentService(Service):
             del self._discharges[next(iter(self._discharges))]
 
     @method(tag=Tag.READ)
-    async def blessing_store_discharge(self, call: Call, caveat: bytes) -> bytes | None:
+    def blessing_store_discharge(self, call: Call, caveat: bytes) -> bytes | None:
         """Returns the discharge kept for a third-party caveat."""
         with _bad_arguments():
             found = self._discharges.get(ThirdParty.from_caveat(_caveat(caveat)).id)
         return None if found is None else found.encoded
 
     @method(tag=Tag.WRITE)
-    async def blessing_store_clear_discharges(self, call: Call) -> None:
+    def blessing_store_clear_discharges(self, call: Call) -> None:
         """Drops all kept discharges."""
         self._discharges.clear()
 
@@ -163,13 +177,13 @@ class AgentService(Service):
         self.notify()
 
     @method(tag=Tag.READ)
-    async def blessing_roots_recognized(self, call: Call, public_key: bytes, name: str) -> bool:
+    def blessing_roots_recognized(self, call: Call, public_key: bytes, name: str) -> bool:
         """Tells whether the key may be the root of the name."""
         with _bad_arguments():
             return self._principal.roots.recognizes(PublicKey.decode(public_key), name)
 
     @method(tag=Tag.READ)
-    async def blessing_roots_dump(self, call: Call) -> dict[str, list[bytes]]:
+    def blessing_roots_dump(self, call: Call) -> dict[str, list[bytes]]:
         """Returns, for each pattern, the keys that may be its root."""
         dump: dict[str, list[bytes]] = {}
         for key, patterns in self._principal.roots.entries.items():
@@ -178,7 +192,7 @@ class AgentService(Service):
         return dump
 
     @method(tag=Tag.READ)
-    async def blessing_roots_debug_string(self, call: Call) -> str:
+    def blessing_roots_debug_string(self, call: Call) -> str:
         """Returns the roots as `principal dump` shows them."""
         return self._principal.roots.table()
 

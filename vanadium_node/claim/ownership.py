@@ -5,6 +5,7 @@ is claimed. The permissions are written before, and mean nothing until then; so 
 unclaimed or wholly claimed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,8 @@ class Ownership:
 
     principal: Principal
     permissions: Permissions | None
-    _permissions_file: Path | None = field(repr=False)
+    _permissions_file: Path | None = field(default=None, repr=False)
+    _roots: Sequence[Blessings] = field(default=(), repr=False)
 
     @property
     def is_claimed(self) -> bool:
@@ -41,7 +43,7 @@ class Ownership:
     @classmethod
     def given(cls, principal: Principal, permissions: Permissions) -> "Ownership":
         """Return the ownership of a server that was started with blessings and permissions of its own."""
-        return cls(principal, permissions, None)
+        return cls(principal, permissions)
 
     async def claim(self, blessings: Blessings, permissions: Permissions) -> None:
         """Give the server its owner's blessings and permissions, all or nothing.
@@ -55,12 +57,18 @@ class Ownership:
         write_private(self._permissions_file, permissions.encode().encode())
         await self.principal.adopt(blessings)
         self.permissions = permissions
+        self.recognize_roots()
+
+    def recognize_roots(self) -> None:
+        """Recognize, in memory, the roots that the server was told of when it was started."""
+        for root in self._roots:
+            self.principal.roots = self.principal.roots.with_roots_of(root)
 
 
-async def open_ownership(directory: Path, roots: BlessingRoots) -> Ownership:
+async def open_ownership(directory: Path, roots: Sequence[Blessings]) -> Ownership:
     """Open the ownership kept in a directory; in an empty one, make a principal that waits for its claim.
 
-    `roots` are recognized before the claim: they decide whose names a claimer can have.
+    The roots of the blessings `roots` are recognized: before the claim, they decide whose names a claimer can have.
 
     Raises:
         StorageError: something in the directory is damaged, or it cannot be written.
@@ -73,10 +81,14 @@ async def open_ownership(directory: Path, roots: BlessingRoots) -> Ownership:
         principal = await credentials.keep(PrivateKey.generate(), BlessingStore(), BlessingRoots())
     file = directory / PERMISSIONS_FILE
     if principal.store.default is not None:
-        return Ownership(principal, _read_permissions(file), file)
-    unclaimed = await principal.bless_self(UNCLAIMED)
-    principal.store, principal.roots = BlessingStore(default=unclaimed), roots  # in memory only: nothing of it is kept
-    return Ownership(principal, None, file)
+        ownership = Ownership(principal, _read_permissions(file), file, roots)
+    else:
+        principal.store = BlessingStore(
+            default=await principal.bless_self(UNCLAIMED)
+        )  # in memory: nothing of it is kept
+        ownership = Ownership(principal, None, file, roots)
+    ownership.recognize_roots()
+    return ownership
 
 
 def _read_permissions(file: Path) -> Permissions:

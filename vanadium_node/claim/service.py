@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -23,10 +24,10 @@ class Claimable(Service):
     """Claim itself decides: its caller has no name that this server's permissions could know."""
 
     def __init__(
-        self, ownership: Ownership, *, claimer: Pattern | None, token: str | None, permissions: Permissions
+        self, ownership: Ownership, *, claimer: Sequence[Pattern], token: str | None, permissions: Permissions
     ) -> None:
         self._ownership = ownership
-        self._claimer = claimer
+        self._claimer = tuple(claimer)
         self._token = token
         self._permissions = permissions
         self._one_at_a_time = trio.Lock()
@@ -34,11 +35,12 @@ class Claimable(Service):
     @method(tag=Tag.ADMIN)
     async def claim(self, call: Call, pairing_token: str) -> None:
         """Gives the server the blessings granted on the call and, with them, its owner."""
-        self._require_claimer(call)
-        self._require_token(pairing_token)
         async with self._one_at_a_time:
             if self._ownership.is_claimed:
-                raise CallError(ErrorCode.EXISTS, "the cluster agent is already claimed")
+                self._require_repetition(call)
+                return
+            self._require_claimer(call)
+            self._require_token(pairing_token)
             granted = call.granted
             if granted is None or granted.public_key != self._ownership.principal.public_key:
                 raise CallError(
@@ -49,19 +51,25 @@ class Claimable(Service):
             await self._ownership.claim(granted, self._permissions)
         _log.info("claimed as %s by %s", granted, ", ".join(call.peer.names))
 
+    def _require_repetition(self, call: Call) -> None:
+        """Let the claim that was made be made again: its acknowledgement may have been lost."""
+        if call.granted is None or call.granted != self._ownership.principal.store.default:
+            raise CallError(ErrorCode.EXISTS, "the cluster agent is already claimed")
+
     def _require_claimer(self, call: Call) -> None:
         names = call.peer.names
-        if self._claimer is None or not self._claimer.matches(names):
-            _log.warning("claim refused: %s presented %s", call.peer.address, ", ".join(names) or "no recognized name")
+        if not any(pattern.matches(names) for pattern in self._claimer):
+            _log.warning("claim refused: %s presented %s", call.peer.address, call.peer)
             raise CallError(
                 ErrorCode.NOT_TRUSTED,
-                f"the claimer must have a recognized name that matches '{self._claimer or ''}'; "
+                f"the claimer must have a recognized name that matches {' or '.join(map(str, self._claimer))}; "
                 f"you have {', '.join(names) or 'none'}",
                 hint="claim it with the credentials it was started for",
             )
 
     def _require_token(self, given: str) -> None:
         if self._token is not None and not hmac.compare_digest(self._token.encode(), given.encode()):
+            _log.warning("claim refused: the pairing token is wrong")
             raise CallError(
-                ErrorCode.NOT_TRUSTED, "the pairing token is wrong", hint="see the server's own log or settings"
+                ErrorCode.NOT_TRUSTED, "the pairing token is wrong", hint="ask whoever started the server for it"
             )

@@ -1,87 +1,119 @@
 """Running a cluster agent: open what it keeps, serve, and drain when asked to stop."""
 
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from vanadium_node.claim import Claimable, Ownership, open_ownership
-from vanadium_node.cluster_agent.service import ClusterAgent, ClusterAgentAdmin
-from vanadium_node.errors import ConfigurationError
+from vanadium_node.agent import open_principal
+from vanadium_node.claim import Ownership, open_ownership
+from vanadium_node.cluster_agent.service import ClusterAgentObject, OwnersOnly, utc_now
+from vanadium_node.config import ClusterAgentSettings
+from vanadium_node.errors import ConfigurationError, InputError
 from vanadium_node.rpc import serve
 from vanadium_node.secret_store import open_secret_store
-from vanadium_node.security.access import AccessList, Permissions, Tag
-from vanadium_node.security.blessing import Blessings
-from vanadium_node.security.pattern import Pattern
-from vanadium_node.security.roots import BlessingRoots
-from vanadium_node.storage.credentials import CredentialsDirectory
-from vanadium_node.storage.files import make_private_directory
+from vanadium_node.security.access import MAX_TEXT_BYTES, AccessList, Permissions, Tag
+from vanadium_node.storage.files import make_private_directory, read_limited
 
 DATABASE: Final = "secrets.db"
-DEFAULT_TTL: Final = timedelta(hours=24)
+MAX_TOKEN_BYTES: Final = 4096
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a cluster agent runs.
+class Serving:
+    """Where a cluster agent serves, and the names that it shows there; an unclaimed one shows none that counts."""
 
-    `claimer` with `root_blessings` say who may claim it, and `admin` who is to be its administrator then. With `credentials`
-    and `permissions` it needs no claim. `blessing_ttl` is the life of what replicas get; zero means for ever.
-    """
+    addresses: tuple[str, ...]
+    names: tuple[str, ...]
 
-    directory: Path
-    listen: tuple[str, ...] = (":8193",)
-    root_blessings: Blessings | None = None
-    claimer: Pattern | None = None
-    admin: tuple[Pattern, ...] = ()
-    pairing_token: str | None = None
-    blessing_ttl: timedelta = DEFAULT_TTL
-    credentials: Path | None = None
-    permissions: Permissions | None = None
+    @property
+    def name(self) -> str:
+        """How to call it: `/HOST:PORT`, or `/(PATTERN)@HOST:PORT` when it is claimed."""
+        pattern = f"({self.names[0]})@" if self.names else ""
+        return f"/{pattern}{self.addresses[0]}"
 
 
-async def run(settings: Settings, *, task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED) -> None:
-    """Serve until cancelled; report the addresses once it serves.
+async def run(
+    settings: ClusterAgentSettings,
+    *,
+    stop: trio.Event | None = None,
+    now: Callable[[], datetime] = utc_now,
+    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set, then let running calls end; or until cancelled. Report once it serves.
 
     Raises:
-        ConfigurationError: nobody could ever claim it.
+        ConfigurationError: nobody could ever claim it, or it cannot listen where it should.
         StorageError: what it keeps is damaged or cannot be written.
     """
-    make_private_directory(settings.directory)
-    ownership = await _ownership(settings)
-    async with open_secret_store(settings.directory / DATABASE) as store:
-        services = (
-            Claimable(
-                ownership,
-                claimer=settings.claimer,
-                token=settings.pairing_token,
-                permissions=Permissions({Tag.ADMIN: AccessList(in_=settings.admin)}),
-            ),
-            ClusterAgent(ownership, store, ttl=settings.blessing_ttl),
-            ClusterAgentAdmin(ownership, store),
+    make_private_directory(settings.root_dir)
+    async with _open_ownership(settings) as ownership, open_secret_store(settings.root_dir / DATABASE) as store:
+        service = ClusterAgentObject(
+            ownership,
+            store,
+            claimer=settings.claimer,
+            token=_token(settings),
+            permissions=Permissions({Tag.ADMIN: AccessList(in_=settings.admin)}),
+            ttl=settings.blessing_ttl,
+            now=now,
         )
-        async with serve(services, ownership.principal, listen=settings.listen) as server:
-            task_status.started(tuple(server.addresses))
-            await trio.sleep_forever()
+        async with serve(
+            service,
+            ownership.principal,
+            listen=[settings.listen],
+            authorizer=OwnersOnly(ownership),
+            now=now,
+            drain_timeout=settings.drain_timeout,
+        ) as server:
+            claimed = ownership.principal.store.default if ownership.is_claimed else None
+            serving = Serving(addresses=tuple(server.addresses), names=() if claimed is None else claimed.names)
+            _log.info("serving at %s as %s, %d secrets", serving.addresses[0], claimed or "unclaimed", store.count())
+            task_status.started(serving)
+            await (trio.Event() if stop is None else stop).wait()
+            _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
 
 
-async def _ownership(settings: Settings) -> Ownership:
-    if settings.credentials is not None:
-        if settings.permissions is None:
-            raise ConfigurationError(
-                "a cluster agent with credentials of its own needs permissions too",
-                hint='give --permissions FILE or --v23.permissions.literal \'{"Admin": {"In": ["root:admin"]}}\'',
-            )
-        return Ownership.given(CredentialsDirectory(settings.credentials).open(), settings.permissions)
-    roots = BlessingRoots()
-    if settings.root_blessings is not None:
-        roots = roots.with_roots_of(settings.root_blessings)
-    ownership = await open_ownership(settings.directory, roots)
-    if not ownership.is_claimed and (settings.root_blessings is None or settings.claimer is None or not settings.admin):
+@asynccontextmanager
+async def _open_ownership(settings: ClusterAgentSettings) -> AsyncIterator[Ownership]:
+    """Open the principal the agent is: its own with permissions, or one that is or will be claimed."""
+    permissions = _permissions(settings)
+    if permissions is not None:
+        async with open_principal(credentials=settings.credentials) as principal:
+            for root in settings.root_blessings:
+                principal.roots = principal.roots.with_roots_of(root)
+            yield Ownership.given(principal, permissions)
+        return
+    ownership = await open_ownership(settings.root_dir, settings.root_blessings)
+    if not ownership.is_claimed and not (settings.root_blessings and settings.claimer and settings.admin):
         raise ConfigurationError(
             "this cluster agent has no owner, and nobody could claim it",
             hint="set --root-blessings, --claimer and --admin (ROOT_BLESSINGS, CLAIMER, ADMIN)",
         )
-    return ownership
+    yield ownership
+
+
+def _permissions(settings: ClusterAgentSettings) -> Permissions | None:
+    if settings.permissions_file is None:
+        return settings.permissions
+    text = read_limited(settings.permissions_file, max_bytes=MAX_TEXT_BYTES).decode(errors="replace")
+    try:
+        return Permissions.parse(text)
+    except InputError as error:
+        raise ConfigurationError(f"'{settings.permissions_file}': {error.message}", hint=error.hint) from error
+
+
+def _token(settings: ClusterAgentSettings) -> str | None:
+    file: Path | None = settings.pairing_token_file
+    if file is None:
+        return None
+    token = read_limited(file, max_bytes=MAX_TOKEN_BYTES).decode(errors="replace").strip()
+    if not token:
+        raise ConfigurationError(f"the pairing token file '{file}' is empty", hint="write a token into it")
+    return token

@@ -2,14 +2,16 @@
 
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vanadium_node.claim import Ownership
-from vanadium_node.errors import CallError, ErrorCode, InputError
+from vanadium_node.claim import Claimable, Ownership
+from vanadium_node.errors import CallError, ErrorCode, InputError, StorageError
 from vanadium_node.rpc import Call, Service, Tag, method
 from vanadium_node.secret_store import SecretStore
+from vanadium_node.security.access import Permissions
 from vanadium_node.security.authorization import (
     AuthorizationRequest,
     Refusal,
@@ -18,6 +20,7 @@ from vanadium_node.security.authorization import (
 )
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.pattern import Pattern
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class ClusterAgent(Service):
     """The secret itself is what a caller must know."""
 
     def __init__(
-        self, ownership: Ownership, store: SecretStore, *, ttl: timedelta, now: Callable[[], datetime] = utc_now
+        self, ownership: Ownership, store: SecretStore, *, ttl: timedelta | None, now: Callable[[], datetime] = utc_now
     ) -> None:
         self._ownership = ownership
         self._store = store
@@ -61,8 +64,11 @@ class ClusterAgent(Service):
             blessings = await self._ownership.principal.bless(caller, found.blessings, extension, caveats)
         except InputError as error:
             raise CallError(ErrorCode.INTERNAL, f"the blessings cannot be extended: {error.message}") from error
-        await self._store.record_use(secret, now=now)
-        _log.info("gave %s to %s", blessings, call.peer.address)
+        try:
+            await self._store.record_use(secret, now=now)
+        except StorageError as error:  # a full disk must not cost replicas their identity
+            _log.error("the use of a secret was not counted: %s", error)
+        _log.info("gave %s to %s at %s", blessings, caller, call.peer.address)
         return blessings
 
 
@@ -73,12 +79,6 @@ class ClusterAgentAdmin(Service):
         self._ownership = ownership
         self._store = store
         self._now = now
-
-    def authorizer(self, request: AuthorizationRequest) -> Refusal | None:
-        """Allow whom the permissions name; nobody before the claim."""
-        if self._ownership.permissions is None:
-            return Refusal("this cluster agent is not claimed yet; run 'vanadium-node controller claim-cluster-agent'")
-        return permissions_authorizer(self._ownership.permissions)(request)
 
     @method(tag=Tag.ADMIN)
     async def new_secret(self, call: Call) -> str:
@@ -103,6 +103,38 @@ class ClusterAgentAdmin(Service):
         _log.info("forgot a secret, by %s", ", ".join(call.peer.names))
 
 
+class ClusterAgentObject(Claimable, ClusterAgent, ClusterAgentAdmin):
+    """All that a cluster agent serves, on one object."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        store: SecretStore,
+        *,
+        claimer: Sequence[Pattern],
+        token: str | None,
+        permissions: Permissions,
+        ttl: timedelta | None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        Claimable.__init__(self, ownership, claimer=claimer, token=token, permissions=permissions)
+        ClusterAgent.__init__(self, ownership, store, ttl=ttl, now=now)
+        ClusterAgentAdmin.__init__(self, ownership, store, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersOnly:
+    """The authorizer of a cluster agent: whom its permissions name; nobody before the claim."""
+
+    ownership: Ownership
+
+    def __call__(self, request: AuthorizationRequest) -> Refusal | None:
+        """Return None, or why the call is refused."""
+        if self.ownership.permissions is None:
+            return Refusal("this cluster agent is not claimed yet; run 'vanadium-node controller claim-cluster-agent'")
+        return permissions_authorizer(self.ownership.permissions)(request)
+
+
 def extension_of(address: str) -> str:
     """Return the extension for a caller at `IP:port` or `[IPv6]:port`: the address, spelled out where it would hold `::`."""
     host, _, port = address.rpartition(":")
@@ -115,7 +147,7 @@ def extension_of(address: str) -> str:
     return f"{ip}:{port}"
 
 
-def expiry_caveat(now: datetime, ttl: timedelta, granted_until: datetime | None) -> Caveat:
+def expiry_caveat(now: datetime, ttl: timedelta | None, granted_until: datetime | None) -> Caveat:
     """Return the caveat of a replica's blessings: the agent's lifetime for them, never beyond what was granted."""
     ends = [end for end in (now + ttl if ttl else None, granted_until) if end is not None]
     return Caveat.expiry(min(ends)) if ends else Caveat.unconstrained()

@@ -60,7 +60,6 @@ class SecretStore:
         """
         key = _key(secret)
         await self._database.write(lambda db: _execute(db, "DELETE FROM secrets WHERE key = ?", (key,)))
-        return True
 
     def find(self, secret: str) -> StoredSecret | None:
         """Return what is kept for a secret, None if it is unknown.

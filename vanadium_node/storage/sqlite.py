@@ -76,17 +76,27 @@ async def open_database(path: Path, migrations: Sequence[Migration]) -> AsyncIte
         StorageError: it cannot be opened, is damaged, or was written by a newer version of this program.
     """
     writer = await trio.to_thread.run_sync(_prepare, path, migrations)
-    reader = _connect(path)
-    reader.execute("PRAGMA query_only = ON")
+    try:
+        reader = _connect(path)
+        reader.execute("PRAGMA query_only = ON")
+    except BaseException:
+        writer.close()
+        raise
     send, receive = trio.open_memory_channel[_Pending](MAX_WAITING)
+    failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_write_all, writer, receive)
             async with send:
-                yield Database(path, reader, send)
+                try:
+                    yield Database(path, reader, send)
+                except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
+                    failure = error
     finally:
         reader.close()
         writer.close()
+    if failure is not None:
+        raise failure
 
 
 async def _write_all(connection: sqlite3.Connection, changes: trio.MemoryReceiveChannel[_Pending]) -> None:

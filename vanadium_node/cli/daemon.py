@@ -1,0 +1,91 @@
+"""How daemons run: options for their settings, one log line per event on standard error, signals that drain."""
+
+import logging
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from vanadium_node.cli.output import emit, single_error
+from vanadium_node.config import load, settings_of, to_toml
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+Daemon = Callable[[trio.Event], Coroutine[object, object, None]]
+"""Serves until the event is set, then ends well."""
+
+
+def settings_options(role: type) -> Callable[[F], F]:
+    """Give a command an option for each setting of a role, `--config` and `--print-config`."""
+
+    def decorate(function: F) -> F:
+        for declared in reversed(settings_of(role)):
+            given_by = f" [{declared.environment}]" if declared.environment else ""
+            metavar = declared.name.rpartition("-")[2].upper()
+            option = click.option(*declared.flags, declared.field, metavar=metavar, help=declared.help + given_by)
+            function = option(function)
+        printing = click.option("--print-config", is_flag=True, help="Print the settings in effect, as TOML, and end.")
+        config = click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML.")
+        return config(printing(function))
+
+    return decorate
+
+
+def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
+    """Return the settings that the options of `settings_options` give; None after printing them.
+
+    Raises:
+        ConfigurationError: one is missing or wrong.
+    """
+    file, is_printed = options.pop("config"), options.pop("print_config")
+    flags = {name.replace("_", "-"): value for name, value in options.items()}
+    settings = load(role, flags=flags, environment=os.environ, file=file)
+    if is_printed:
+        emit(to_toml(settings))
+        return None
+    return settings
+
+
+def run_daemon(daemon: Daemon) -> None:
+    """Run a daemon until it ends; the first SIGTERM or SIGINT asks it to, a second one ends the process at once.
+
+    A process with keys leaves no core behind.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    with single_error():
+        trio.run(_supervise, daemon)
+
+
+async def _supervise(daemon: Daemon) -> None:
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_at_signal, signals, stop)
+            await daemon(stop)
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_at_signal(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    """Set the event at the first signal. As PID 1 nothing ends a process but itself, so the second one is handled too."""
+    async for number in signals:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+
+class _Lines(logging.Formatter):
+    """One line per event, times in UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """Return the time as ISO 8601."""
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

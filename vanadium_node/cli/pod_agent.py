@@ -1,0 +1,33 @@
+"""`vanadium-node pod-agent`: run the pod agent."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
+from vanadium_node.cli.output import emit
+from vanadium_node.config import PodAgentSettings
+from vanadium_node.pod_agent import run
+
+
+@click.command()
+@settings_options(PodAgentSettings)
+def command(**options: Any) -> None:
+    """Get a replica's blessings and serve them to the pod's containers.
+
+    The key is made here and stays in memory. The socket appears when there are blessings for it, is removed when they expire,
+    and SOCKET=PATH is printed when it appears for the first time. Programs with V23_AGENT_PATH=PATH act as this replica.
+    """
+    settings = load_settings(PodAgentSettings, options)
+    if settings is not None:
+        run_daemon(lambda stop: run(settings, stop=stop, task_status=_Announcement()))
+
+
+class _Announcement(trio.TaskStatus[Path]):
+    """Prints where the socket is."""
+
+    def started(self, value: Path | None = None) -> None:
+        """Print the path."""
+        emit(f"SOCKET={value}")

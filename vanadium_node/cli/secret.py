@@ -1,0 +1,81 @@
+"""`vanadium-node secret`: make, use and forget secrets at a cluster agent."""
+
+import base64
+import sys
+from pathlib import Path
+
+import click
+
+from vanadium_node.agent import open_principal
+from vanadium_node.cli.output import emit, run_async
+from vanadium_node.controller.identity import own_blessings
+from vanadium_node.errors import InputError
+from vanadium_node.rpc import connect
+from vanadium_node.secret_store.store import MAX_SECRET_CHARACTERS
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.caveat import Caveat
+
+
+@click.group()
+@click.option(
+    "--agent", required=True, envvar="AGENT_NAME", metavar="NAME", help="The cluster agent: /(PATTERN)@HOST:PORT."
+)
+@click.option("--v23.credentials", "--credentials", "credentials", type=click.Path(path_type=Path), metavar="DIR")
+@click.pass_context
+def command(context: click.Context, agent: str, credentials: Path | None) -> None:
+    """Make, use and forget secrets at a cluster agent.
+
+    A SECRET stands for blessings that the cluster agent keeps; '-' reads it from standard input, so that it is in no
+    argument list.
+    """
+    context.obj = (agent, credentials)
+
+
+@command.command()
+@click.argument("extension")
+@click.option("--base64", "is_base64", is_flag=True, help="Print it as the data of a Kubernetes Secret.")
+@click.pass_obj
+@run_async
+async def new(target: tuple[str, Path | None], extension: str, is_base64: bool) -> None:
+    """Make a secret for the caller's default blessings, extended by EXTENSION, and print it."""
+    agent, credentials = target
+    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+        key = client.server.public_key
+        if key is None:
+            raise InputError(f"'{agent}' is no cluster agent: it showed no key", hint="name it like /HOST:PORT")
+        granted = await principal.bless(key, own_blessings(principal), extension, [Caveat.unconstrained()])
+        secret: str = await client.call("NewSecret", returns=str, granted=granted)
+    emit(base64.b64encode(secret.encode()).decode() if is_base64 else secret)
+
+
+@command.command()
+@click.argument("secret")
+@click.pass_obj
+@run_async
+async def forget(target: tuple[str, Path | None], secret: str) -> None:
+    """Make SECRET worthless; replicas that have their blessings already keep them."""
+    agent, credentials = target
+    known = _secret(secret)
+    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+        await client.call("ForgetSecret", known, returns=type(None))
+
+
+@command.command()
+@click.argument("secret")
+@click.pass_obj
+@run_async
+async def seekblessings(target: tuple[str, Path | None], secret: str) -> None:
+    """Print the blessings behind SECRET, extended to the caller's key."""
+    agent, credentials = target
+    known = _secret(secret)
+    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+        blessings: Blessings = await client.call("SeekBlessings", known, returns=Blessings)
+    emit(blessings.text)
+
+
+def _secret(given: str) -> str:
+    """Return the secret, read from standard input for `-`."""
+    secret = sys.stdin.read(MAX_SECRET_CHARACTERS + 2).strip() if given == "-" else given.strip()
+    if not secret:
+        raise InputError("the secret is empty", hint="give what 'secret new' printed")
+    return secret

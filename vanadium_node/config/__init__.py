@@ -1,0 +1,19 @@
+"""Frozen settings of the daemons: flags over environment over file over defaults; unknown keys are refused.
+
+Nothing here opens a socket, reads a key or knows a command line library: text goes in, typed values come out.
+"""
+
+from vanadium_node.config.duration import format_duration, parse_duration
+from vanadium_node.config.loading import Setting, load, settings_of, to_toml
+from vanadium_node.config.roles import ClusterAgentSettings, PodAgentSettings
+
+__all__ = [
+    "ClusterAgentSettings",
+    "PodAgentSettings",
+    "Setting",
+    "format_duration",
+    "load",
+    "parse_duration",
+    "settings_of",
+    "to_toml",
+]

@@ -1,0 +1,196 @@
+"""How settings come together: flags over environment over file over defaults, as text, then parsed once into a frozen value.
+
+A settings class is a frozen dataclass whose fields are made with `setting()`. The same declaration gives the key of the
+TOML file, the environment variable, the flags and the help text, so these cannot drift apart.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from vanadium_node.errors import ConfigurationError, InputError, clip
+
+T = TypeVar("T")
+MAX_FILE_BYTES: Final = 1024 * 1024
+_METADATA_KEY: Final = "vanadium_node.config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: where its text comes from, how it is parsed, and what it means.
+
+    `name` is the key in a file; `secret` values are never printed; `render` is the inverse of `parse`.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], object]
+    render: Callable[[Any], str]
+    flags: tuple[str, ...]
+    environment: str | None
+    secret: bool
+    is_required: bool
+    default: object
+
+    @property
+    def field(self) -> str:
+        """The name of the dataclass field."""
+        return self.name.replace("-", "_")
+
+
+def setting(
+    parse: Callable[[str], T],
+    *,
+    help: str,  # noqa: A002 - the word of every command line library
+    flags: Sequence[str] = (),
+    environment: str | None = None,
+    default: object = dataclasses.MISSING,
+    render: Callable[[Any], str] = str,
+    secret: bool = False,
+) -> Any:
+    """Declare a field of a settings class; without a default the setting is required."""
+    described = {
+        "help": help,
+        "parse": parse,
+        "render": render,
+        "flags": tuple(flags),
+        "environment": environment,
+        "secret": secret,
+    }
+    metadata = {_METADATA_KEY: described}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def settings_of(role: type) -> tuple[Setting, ...]:
+    """Return the settings that a settings class declares, in order."""
+    return tuple(
+        Setting(
+            name=field.name.replace("_", "-"),
+            is_required=field.default is dataclasses.MISSING,
+            default=field.default,
+            **field.metadata[_METADATA_KEY],
+        )
+        for field in dataclasses.fields(role)
+    )
+
+
+def load(
+    role: type[T], *, flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None = None
+) -> T:
+    """Return the settings of a role. `flags` maps names of settings to the text given, None where none was.
+
+    Raises:
+        ConfigurationError: a value is wrong, missing, or under an unknown key; the message names where it came from.
+    """
+    known = settings_of(role)
+    from_file = _read(file, known) if file is not None else {}
+    values: dict[str, object] = {}
+    for declared in known:
+        given = _given(declared, flags, environment, from_file, file)
+        if given is not None:
+            values[declared.field] = _parsed(declared, *given)
+        elif declared.is_required:
+            raise ConfigurationError(f"'{declared.name}' is not set", hint=f"set it with {_ways(declared, file)}")
+    return role(**values)
+
+
+def to_toml(value: object) -> str:
+    """Return the effective settings as the TOML file that gives the same; secrets are left out, unset ones are comments."""
+    lines: list[str] = []
+    for declared in settings_of(type(value)):
+        current = getattr(value, declared.field)
+        lines.append(f"# {declared.help}")
+        if declared.secret and current is not None:
+            lines.append(f"# {declared.name} = (set, not shown)")
+        elif current == declared.default and current in (None, ()):
+            lines.append(f"# {declared.name} =")
+        else:
+            lines.append(f"{declared.name} = {_toml_text(declared.render(current))}")
+    return "\n".join(lines) + "\n"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the hint that names the known key nearest to `name`."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
+
+
+def _given(
+    declared: Setting,
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    from_file: Mapping[str, str],
+    file: Path | None,
+) -> tuple[str, str] | None:
+    """Return the text of a setting and where it came from; an empty environment variable counts as unset."""
+    flag = flags.get(declared.name)
+    if flag is not None:
+        return flag, declared.flags[0]
+    if declared.environment and environment.get(declared.environment):
+        return environment[declared.environment], f"environment variable {declared.environment}"
+    if declared.name in from_file:
+        return from_file[declared.name], f"'{declared.name}' in '{file}'"
+    return None
+
+
+def _parsed(declared: Setting, text: str, source: str) -> object:
+    try:
+        return declared.parse(text)
+    except InputError as error:
+        raise ConfigurationError(f"{source}: {error.message}", hint=error.hint) from error
+
+
+def _ways(declared: Setting, file: Path | None) -> str:
+    ways = [declared.flags[0]] if declared.flags else []
+    if declared.environment:
+        ways.append(f"the environment variable {declared.environment}")
+    where = f"'{file}'" if file else "the file given with --config"
+    ways.append(f"the key '{declared.name}' in {where}")
+    return f"{', '.join(ways[:-1])} or {ways[-1]}"
+
+
+def _read(path: Path, known: Sequence[Setting]) -> dict[str, str]:
+    try:
+        data = path.read_bytes()[: MAX_FILE_BYTES + 1]
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no configuration file '{path}'", hint="check --config") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read '{path}': {error.strerror}", hint="check --config") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"'{path}' is larger than {MAX_FILE_BYTES} bytes", hint="check --config")
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigurationError(f"'{path}' is not valid TOML: {clip(str(error))}", hint="correct the file") from error
+    names = [declared.name for declared in known]
+    for key in document:
+        if key not in names:
+            raise ConfigurationError(f"'{path}': unknown key '{clip(key)}'", hint=nearest(key, names))
+    return {key: _text(path, key, value) for key, value in document.items()}
+
+
+def _text(path: Path, key: str, value: object) -> str:
+    """Return a TOML value as the text that a flag would have; a list of strings is joined with commas."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value
+        case int() | float():
+            return str(value)
+        case list() if all(isinstance(item, str) for item in value):
+            return ",".join(value)
+    raise ConfigurationError(
+        f"'{path}': '{key}' must be a text, a number, true, false or a list of texts", hint="correct the file"
+    )
+
+
+def _toml_text(text: str) -> str:
+    escaped = "".join(
+        f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else f"\\{c}" if c in '"\\' else c for c in text
+    )
+    return f'"{escaped}"'

@@ -1,0 +1,166 @@
+"""The settings of each daemon. Field names, with `-` for `_`, are the keys of the configuration file."""
+# ruff: noqa: RUF009 - setting() is dataclasses.field() with more to say
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from vanadium_node.config import values
+from vanadium_node.config.duration import format_duration, parse_duration
+from vanadium_node.config.loading import setting
+from vanadium_node.errors import ConfigurationError
+from vanadium_node.security.access import Permissions
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.pattern import Pattern
+
+DEFAULT_PORT: Final = 8193
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterAgentSettings:
+    """Settings of the cluster agent: it has permissions and a principal of its own, or makes a key and waits for its claim."""
+
+    root_dir: Path = setting(
+        values.path,
+        flags=["--root-dir"],
+        environment="DATADIR",
+        help="Directory for the secrets and, where the agent is claimed, for its key.",
+    )
+    listen: str = setting(
+        values.address,
+        flags=["--listen", "--v23.tcp.address"],
+        environment="LISTEN",
+        default=f":{DEFAULT_PORT}",
+        help="Where to listen: HOST:PORT, :PORT (all addresses); port 0 = any.",
+    )
+    root_blessings: tuple[Blessings, ...] = setting(
+        values.root_blessings,
+        flags=["--root-blessings"],
+        environment="ROOT_BLESSINGS",
+        default=(),
+        render=values.render_blessings,
+        help="Blessings whose roots are recognized, separated by commas.",
+    )
+    claimer: tuple[Pattern, ...] = setting(
+        values.patterns,
+        flags=["--claimer"],
+        environment="CLAIMER",
+        default=(),
+        render=values.render_texts,
+        help="Patterns of those who may claim a new agent, separated by commas.",
+    )
+    admin: tuple[Pattern, ...] = setting(
+        values.patterns,
+        flags=["--admin"],
+        environment="ADMIN",
+        default=(),
+        render=values.render_texts,
+        help="Patterns of those who may make and forget secrets once the agent is claimed, separated by commas.",
+    )
+    pairing_token_file: Path | None = setting(
+        values.path,
+        flags=["--pairing-token-file"],
+        environment="PAIRING_TOKEN_FILE",
+        default=None,
+        help="File with the token that a claim must show; without it none is asked for.",
+    )
+    credentials: Path | None = setting(
+        values.path,
+        flags=["--credentials", "--v23.credentials"],
+        default=None,
+        help="Credentials directory of an agent with permissions, which needs no claim; else V23_CREDENTIALS.",
+    )
+    permissions: Permissions | None = setting(
+        values.permissions,
+        flags=["--permissions-literal", "--v23.permissions.literal"],
+        default=None,
+        render=Permissions.encode,
+        help='Who may do what, as JSON: {"Admin": {"In": ["root:alice"]}}. With permissions no claim is needed.',
+    )
+    permissions_file: Path | None = setting(
+        values.path,
+        flags=["--permissions", "--v23.permissions.file"],
+        default=None,
+        help="File with such permissions.",
+    )
+    blessing_ttl: timedelta | None = setting(
+        values.lifetime,
+        flags=["--blessing-ttl"],
+        environment="BLESSING_TTL",
+        default=timedelta(days=1),
+        render=values.render_lifetime,
+        help="How long a replica's blessings are valid, such as 90s, 24h or 7d; 0 = as long as the application's.",
+    )
+    drain_timeout: timedelta = setting(
+        parse_duration,
+        flags=["--drain-timeout"],
+        environment="DRAIN_TIMEOUT",
+        default=timedelta(seconds=5),
+        render=format_duration,
+        help="How long calls that are running may take to end after SIGTERM.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.permissions is not None and self.permissions_file is not None:
+            raise ConfigurationError(
+                "permissions are given literally and as a file", hint="leave out --permissions or --permissions-literal"
+            )
+        has_permissions = self.permissions is not None or self.permissions_file is not None
+        if self.credentials is not None and not has_permissions:
+            raise ConfigurationError(
+                "a cluster agent with credentials of its own needs permissions too, for nobody can claim it",
+                hint='give --permissions FILE or --permissions-literal \'{"Admin": {"In": ["root:alice"]}}\'',
+            )
+        if has_permissions and (self.claimer or self.admin):
+            raise ConfigurationError(
+                "a cluster agent with permissions of its own cannot be claimed",
+                hint="leave out --claimer and --admin, or the permissions",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodAgentSettings:
+    """Settings of the pod agent."""
+
+    agent: str = setting(
+        values.agent_name,
+        flags=["--agent"],
+        environment="AGENT_NAME",
+        help="Name of the cluster agent: /(PATTERN)@HOST:PORT.",
+    )
+    socket_path: Path = setting(
+        values.socket_path,
+        flags=["--socket-path"],
+        environment="SOCKET_PATH",
+        help="Where the socket for the pod's containers appears.",
+    )
+    secret_key_file: Path = setting(
+        values.path,
+        flags=["--secret-key-file"],
+        environment="SECRET_KEY_FILE",
+        help="File with the secret; read again at each renewal.",
+    )
+    root_blessings: tuple[Blessings, ...] = setting(
+        values.root_blessings,
+        flags=["--root-blessings"],
+        environment="ROOT_BLESSINGS",
+        render=values.render_blessings,
+        help="Blessings whose roots are recognized, separated by commas.",
+    )
+    socket_mode: int = setting(
+        values.socket_mode,
+        flags=["--socket-mode"],
+        environment="SOCKET_MODE",
+        default=0o660,
+        render=values.render_mode,
+        help="Permissions of the socket, octal.",
+    )
+    drain_timeout: timedelta = setting(
+        parse_duration,
+        flags=["--drain-timeout"],
+        environment="DRAIN_TIMEOUT",
+        default=timedelta(seconds=5),
+        render=format_duration,
+        help="How long calls that are running may take to end after SIGTERM.",
+    )

@@ -1,0 +1,159 @@
+"""The values that settings are made of: text in, checked and typed values out, and back."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from vanadium_node.config.duration import format_duration, parse_duration
+from vanadium_node.errors import InputError, clip
+from vanadium_node.security.access import Permissions
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.pattern import Pattern
+
+T = TypeVar("T")
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""The size of `sun_path` in Linux' `sockaddr_un` (unix(7)), without the ending zero."""
+
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:/@()\s]*):([0-9]{1,5})", re.ASCII)
+_NAME: Final = re.compile(r"/(?:\((?P<pattern>[^()]+)\)@)?(?P<address>[^/@()]+)", re.ASCII)
+_MODE: Final = re.compile(r"(?:0o?)?([0-7]{3})", re.ASCII)
+
+
+def text(given: str) -> str:
+    """Return the text as it is."""
+    return given
+
+
+def path(given: str) -> Path:
+    """Return a path; a leading `~` is the home directory."""
+    return Path(given).expanduser()
+
+
+def lifetime(given: str) -> timedelta | None:
+    """Return a duration; `0` means no end, as None."""
+    return parse_duration(given) or None
+
+
+def render_lifetime(value: timedelta | None) -> str:
+    """Return what `lifetime` reads."""
+    return format_duration(value) if value else "0"
+
+
+def address(given: str) -> str:
+    """Return `HOST:PORT`, `:PORT` or `[IPV6]:PORT`, checked.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = _HOST_AND_PORT.fullmatch(given)
+    if found is None or int(found[1]) > 65535:
+        raise InputError(
+            f"'{clip(given, 80)}' is no address",
+            hint="write HOST:PORT, :PORT (all addresses) or [IPV6]:PORT; port 0 = any",
+        )
+    return given
+
+
+def agent_name(given: str) -> str:
+    """Return the name of a server, `/HOST:PORT` or `/(PATTERN)@HOST:PORT`, checked.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = _NAME.fullmatch(given)
+    if found is None:
+        raise InputError(f"'{clip(given, 80)}' is no name of a server", hint="write /HOST:PORT or /(PATTERN)@HOST:PORT")
+    if found["pattern"] is not None:
+        Pattern.parse(found["pattern"])
+    address(found["address"])
+    return given
+
+
+def socket_path(given: str) -> Path:
+    """Return the path of a unix socket, short enough for the system.
+
+    Raises:
+        InputError: it is longer than the system allows.
+    """
+    found = path(given)
+    length = len(os.fsencode(found))
+    if length > MAX_SOCKET_PATH_BYTES:
+        raise InputError(
+            f"the socket path '{clip(given, 200)}' has {length} bytes, and a unix socket's path at most {MAX_SOCKET_PATH_BYTES}",
+            hint="choose a shorter directory",
+        )
+    return found
+
+
+def socket_mode(given: str) -> int:
+    """Return the permissions of a socket.
+
+    Raises:
+        InputError: it is not three octal digits.
+    """
+    found = _MODE.fullmatch(given)
+    if found is None:
+        raise InputError(f"'{clip(given, 20)}' is no file mode", hint="write three octal digits, such as 0660")
+    return int(found[1], 8)
+
+
+def render_mode(value: int) -> str:
+    """Return what `socket_mode` reads."""
+    return f"0{value:03o}"
+
+
+def several(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Return a parser of values separated by commas."""
+
+    def parse_all(given: str) -> tuple[T, ...]:
+        return tuple(parse(part.strip()) for part in given.split(",") if part.strip())
+
+    return parse_all
+
+
+def patterns(given: str) -> tuple[Pattern, ...]:
+    """Return blessing patterns separated by commas.
+
+    Raises:
+        InputError: one of them is none, or there is none.
+    """
+    found = several(Pattern.parse)(given)
+    if not found:
+        raise InputError("there is no pattern in it", hint="write patterns such as root:alice, separated by commas")
+    return found
+
+
+def root_blessings(given: str) -> tuple[Blessings, ...]:
+    """Return blessings whose roots are to be recognized, in text form, separated by commas.
+
+    Raises:
+        InputError: one of them cannot be read, or there is none.
+    """
+    try:
+        found = several(Blessings.parse)(given)
+    except InputError as error:
+        raise InputError(
+            f"the root blessings cannot be read: {error.message}",
+            hint="give what 'vanadium-node principal get default' prints, separated by commas",
+        ) from error
+    if not found:
+        raise InputError("there are no blessings in it", hint="give what 'vanadium-node principal get default' prints")
+    return found
+
+
+def render_texts(values: Sequence[object]) -> str:
+    """Return values separated by commas."""
+    return ",".join(str(value) for value in values)
+
+
+def render_blessings(values: Sequence[Blessings]) -> str:
+    """Return what `root_blessings` reads."""
+    return ",".join(value.text for value in values)
+
+
+def permissions(given: str) -> Permissions:
+    """Return permissions from their JSON form."""
+    return Permissions.parse(given)

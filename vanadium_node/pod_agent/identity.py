@@ -1,0 +1,136 @@
+"""A replica's identity in time: waited for, shown, renewed long before it ends, hidden when it has ended.
+
+Time is the wall clock's, since that is what caveats mean, and looked at every half minute at least: after a suspend the
+monotonic clock has stood still while blessings expired.
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import trio
+
+from vanadium_node.agent.validity import validate_own
+from vanadium_node.errors import CallError, UnreachableError, VanadiumError
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.principal import Principal
+
+ATTEMPT_SECONDS: Final = 20.0
+FIRST_RETRY_SECONDS: Final = 0.1
+LAST_RETRY_SECONDS: Final = 5.0
+"""Also what a new pod waits at most after its cluster agent has come back."""
+
+LOOK_SECONDS: Final = 30.0
+RENEWAL_SHARE: Final = (0.45, 0.55)
+"""When blessings are renewed, as a share of their life: replicas started together drift apart."""
+
+TRIES_LEFT: Final = 20
+"""Tries that still fit into the life of what one has, even when the cluster agent answers none until near its end."""
+
+_log: Final = logging.getLogger(__name__)
+
+Seek = Callable[[], Awaitable[Blessings]]
+"""Gets new blessings, verified, or raises a VanadiumError."""
+
+
+class ReplicaIdentity:
+    """Keeps a principal's blessings fresh. `on_change` is called after each change with whether there is an identity."""
+
+    def __init__(
+        self, principal: Principal, seek: Seek, *, on_change: Callable[[bool], None], now: Callable[[], datetime]
+    ) -> None:
+        self._principal = principal
+        self._seek = seek
+        self._on_change = on_change
+        self._now = now
+        self._is_valid = False
+        self._taken = trio.Event()
+        self._said: object = None
+
+    async def keep(self) -> None:
+        """Get, renew and watch the identity until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            await self._renew()
+
+    async def _renew(self) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                with trio.fail_after(ATTEMPT_SECONDS):
+                    blessings = await self._seek()
+            except trio.TooSlowError:
+                wait = self._failed(
+                    UnreachableError(f"the cluster agent did not answer in {ATTEMPT_SECONDS:g} s"), delay
+                )
+            except VanadiumError as error:
+                wait = self._failed(error, delay)
+            else:
+                await self._take(blessings)
+                await self._sleep_until(renewal_time(blessings, self._now()))
+                delay = FIRST_RETRY_SECONDS
+                continue
+            await trio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    async def _take(self, blessings: Blessings) -> None:
+        """Make verified blessings the identity; the old ones are in use until now."""
+        await self._principal.adopt(blessings)
+        self._said = None
+        expiry = blessings.expiry
+        until = f"until {expiry:%Y-%m-%d %H:%M:%S} UTC" if expiry else "without end"
+        _log.info("this replica is %s, %s", blessings, until)
+        self._is_valid = True
+        self._on_change(True)
+        self._taken.set()
+        self._taken = trio.Event()
+
+    def _failed(self, error: VanadiumError, delay: float) -> float:
+        """Say what is wrong, once per kind of trouble, and return how many seconds to wait before the next try."""
+        kind = (type(error), error.code if isinstance(error, CallError) else None)
+        if kind != self._said:
+            self._said = kind
+            _log.warning("no %s yet, trying on: %s", "new blessings" if self._is_valid else "identity", error)
+        asked = error.fields.get("retry_after_ms", 0) if isinstance(error, CallError) else 0
+        wait = max(delay, min(int(asked) / 1000, ATTEMPT_SECONDS)) if isinstance(asked, int) else delay
+        left = self._left()
+        return wait if left is None else max(FIRST_RETRY_SECONDS, min(wait, left.total_seconds() / TRIES_LEFT))
+
+    def _left(self) -> timedelta | None:
+        """Return how long the identity is still valid; None: there is none, or it has no end."""
+        current = self._principal.store.default
+        if not self._is_valid or current is None or current.expiry is None:
+            return None
+        return max(timedelta(0), current.expiry - self._now())
+
+    async def _watch(self) -> None:
+        """Tell when the identity ends, and when a clock that was set back makes it valid again."""
+        while True:
+            current, roots = self._principal.store.default, self._principal.roots
+            is_valid = bool(validate_own(current, roots, self._now()).accepted)
+            if is_valid != self._is_valid:
+                self._is_valid = is_valid
+                _log.warning("the identity %s %s", current, "is valid again" if is_valid else "has expired")
+                self._on_change(is_valid)
+            left = self._left()
+            seconds = LOOK_SECONDS if left is None else min(LOOK_SECONDS, left.total_seconds() + 0.001)
+            with trio.move_on_after(seconds):
+                await self._taken.wait()
+
+    async def _sleep_until(self, time: datetime | None) -> None:
+        """Sleep until the wall clock shows that time; None: for ever."""
+        if time is None:
+            await trio.sleep_forever()
+        else:
+            while (left := (time - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - nobody tells when a wall clock jumps
+                await trio.sleep(min(LOOK_SECONDS, left))
+
+
+def renewal_time(blessings: Blessings, now: datetime) -> datetime | None:
+    """Return when blessings that were got now are to be renewed: about half-way to the first end of a chain; None: never."""
+    ends = [chain.expiry for chain in blessings.chains if chain.expiry is not None and chain.expiry > now]
+    if not ends:
+        return None
+    return now + (min(ends) - now) * random.uniform(*RENEWAL_SHARE)  # noqa: S311 - spreads load, hides nothing

@@ -1,0 +1,58 @@
+"""Getting blessings for a key from the cluster agent: one attempt, all of it checked."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from vanadium_node.agent.validity import validate_own
+from vanadium_node.errors import NotTrustedError, StorageError
+from vanadium_node.rpc import connect
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.principal import Principal
+from vanadium_node.storage.files import read_limited
+
+MAX_SECRET_FILE_BYTES: Final = 4096
+
+
+async def seek_blessings(agent: str, secret_file: Path, principal: Principal, now: Callable[[], datetime]) -> Blessings:
+    """Return blessings for the principal's key from the cluster agent of that name.
+
+    Until it has some, the principal shows none; its key is proved by the connection all the same. What comes back is taken
+    only if it is bound to this key and has at least one name that is good under the principal's roots now.
+
+    Raises:
+        StorageError: the secret's file cannot be read, or is empty.
+        NotTrustedError: the cluster agent is not who it should be, or what it gave is of no use.
+        VanadiumError: it is not there, or refused.
+    """
+    secret = read_secret(secret_file)
+    async with connect(agent, principal, now=now) as client:
+        blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings)
+    if blessings.public_key != principal.public_key:
+        raise NotTrustedError(
+            f"the cluster agent gave {blessings}, bound to another key than asked for", hint="is it a cluster agent?"
+        )
+    found = validate_own(blessings, principal.roots, now())
+    if not found.accepted:
+        raise NotTrustedError(
+            f"the blessings that the cluster agent gave are of no use here: {'; '.join(map(str, found.rejected))}",
+            hint="check ROOT_BLESSINGS, the expiry of the blessings the application was started with, and the clocks",
+        )
+    return blessings
+
+
+def read_secret(file: Path) -> str:
+    """Return the secret kept in a file.
+
+    Raises:
+        StorageError: it cannot be read, is empty, or is no text.
+    """
+    data = read_limited(file, max_bytes=MAX_SECRET_FILE_BYTES)
+    try:
+        secret = data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret:
+        raise StorageError(f"the file '{file}' holds no secret", hint="is the application's Secret mounted there?")
+    return secret

@@ -1,0 +1,89 @@
+"""Running a pod agent: a fresh key in memory, blessings for it, and the agent protocol on a socket."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from vanadium_node.agent.service import AgentService
+from vanadium_node.config import PodAgentSettings
+from vanadium_node.pod_agent.identity import ReplicaIdentity
+from vanadium_node.pod_agent.seeking import seek_blessings
+from vanadium_node.pod_agent.socket import PodSocket
+from vanadium_node.rpc import serve
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.cose import LocalSigner
+from vanadium_node.security.keys import PrivateKey
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.roots import BlessingRoots
+
+_log: Final = logging.getLogger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def run(
+    settings: PodAgentSettings,
+    *,
+    stop: trio.Event | None = None,
+    now: Callable[[], datetime] = _utc_now,
+    task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Get an identity and serve it until `stop` is set, then let running calls end; or until cancelled.
+
+    Reports the socket's path when it is there for the first time. That the cluster agent is away, not claimed or does not
+    know the secret is no error: the agent tries on, since an exit would help nobody.
+
+    Raises:
+        ConfigurationError, StorageError: the socket cannot be made.
+    """
+    principal = fresh_principal(settings)
+    service = AgentService(principal, immutable=True, now=now)
+    socket = PodSocket(settings.socket_path)
+    socket.clear()
+    async with serve(
+        service,
+        None,
+        listen=[f"unix:{socket.hidden}"],
+        unix_mode=settings.socket_mode,
+        drain_timeout=settings.drain_timeout,
+    ):
+        is_first = True
+
+        def change(is_valid: bool) -> None:
+            nonlocal is_first
+            service.notify()
+            if is_valid:
+                socket.show()
+            else:
+                socket.hide()
+            if is_valid and is_first:
+                is_first = False
+                task_status.started(socket.path)
+
+        async def seek() -> Blessings:
+            return await seek_blessings(settings.agent, settings.secret_key_file, principal, now)
+
+        _log.info("key %s; asking %s for blessings", principal.public_key, settings.agent)
+        identity = ReplicaIdentity(principal, seek, on_change=change, now=now)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(identity.keep)
+                await (trio.Event() if stop is None else stop).wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            socket.hide()
+        _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def fresh_principal(settings: PodAgentSettings) -> Principal:
+    """Return a principal with a key of its own, which is nowhere but in this process, and the roots it was told."""
+    roots = BlessingRoots()
+    for root in settings.root_blessings:
+        roots = roots.with_roots_of(root)
+    return Principal(LocalSigner(PrivateKey.generate()), roots=roots)
