@@ -76,7 +76,7 @@ def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P
 
         async def main() -> T:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+                await nursery.start(_cancel_on_signal, nursery.cancel_scope)
                 result = await function(*args, **kwargs)
                 nursery.cancel_scope.cancel()
                 return result
@@ -88,11 +88,12 @@ def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P
     return command
 
 
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+async def _cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     """Cancel `scope` at the first SIGINT or SIGTERM; leaving the receiver makes a second one act as if unhandled."""
     import trio
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         await anext(aiter(signals))
         scope.cancel()
 

@@ -24,7 +24,7 @@ from vanadium_node.storage.files import read_limited
 if TYPE_CHECKING:
     from vanadium_node.security.principal import Principal
 
-AGENT_SECONDS: Final = 15.0
+AGENT_SECONDS: Final = 5.0
 MAX_TEXT_BYTES: Final = 2 * MAX_ENCODED_BYTES
 STDIN: Final = "-"
 

@@ -1,0 +1,168 @@
+"""`vanadium-node rpc` and `fortuned`, as real processes that talk over real sockets."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typing_shell import Shell
+
+FINGERPRINT = r"([0-9a-f]{2}:){15}[0-9a-f]{2}"
+FORTUNE = """\
+// Fortune is the interface to a fortune-telling service.
+type "vanadium_node/examples/fortune".Fortune interface {
+  // Adds a fortune to the set used by Get().
+  Add(fortune string) error {Write}
+  // Returns a random fortune.
+  Get() (fortune string | error) {Read}
+  // Returns whether or not a fortune exists.
+  Has(fortune string) (bool | error) {Read}
+}
+"""
+
+Fortuned = Callable[..., str]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell with principals: root, friend (blessed by root, and trusting it), and stranger (who trusts root)."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("V23_", "VANADIUM_"))}
+    environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    shell = Shell(tmp_path, environment)
+    for name in ("root", "stranger"):
+        shell.type(f"vanadium-node principal create --with-passphrase=false {name} {name}")
+    shell.environment["V23_CREDENTIALS"] = "root"
+    shell.type("vanadium-node principal fork --with-passphrase=false --for 1h friend friend")
+    shell.type("vanadium-node principal get default >root.blessings")
+    shell.type("V23_CREDENTIALS=stranger vanadium-node principal recognize root.blessings")
+    return shell
+
+
+@pytest.fixture
+def fortuned(shell: Shell) -> Iterator[Fortuned]:
+    """Start `fortuned` as root and return its address; every one must end well on SIGTERM."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> str:
+        process = subprocess.Popen(
+            ["fortuned", "--listen", "127.0.0.1:0", *arguments],
+            executable=str(Path(sysconfig.get_path("scripts")) / "fortuned"),
+            cwd=shell.folder,
+            env=shell.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"NAME=/(127\.0\.0\.1:\d+)\n", line)
+        assert found, line
+        return found[1]
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_identify(shell: Shell, fortuned: Fortuned) -> None:
+    """Who a server says it is, what counts of that here, and its key."""
+    address = fortuned()
+    lines = shell.type(f"vanadium-node rpc identify /{address}").splitlines()
+    assert lines[:2] == ["PRESENTED: root", "VALID: [root]"]
+    assert re.fullmatch(f"PUBLICKEY: {FINGERPRINT}", lines[2])
+    answer = json.loads(shell.type(f"vanadium-node rpc identify --json '/(root)@{address}'"))
+    assert answer["presented"] == answer["valid"] == ["root"]
+    assert answer["rejected"] == []
+
+
+def test_a_server_that_is_not_trusted_is_refused_first(shell: Shell, fortuned: Fortuned) -> None:
+    """The wrong name, or an unknown root: the client says which names it was shown, and shows nothing of itself."""
+    address = fortuned()
+    refusal = shell.refused(f"vanadium-node rpc identify '/(root:other)@{address}'")
+    assert "it presented root" in refusal
+    assert "root:other" in refusal
+    shell.type("vanadium-node principal create --with-passphrase=false lonely lonely")
+    refusal = shell.refused(f"V23_CREDENTIALS=lonely vanadium-node rpc identify /{address}")
+    assert "rejected: root (its root" in refusal
+    assert "--insecure" in refusal
+    shown = shell.type(f"V23_CREDENTIALS=lonely vanadium-node rpc identify --insecure /{address}")
+    assert shown.splitlines()[:2] == ["PRESENTED: root", "VALID: []"]
+
+
+def test_signature(shell: Shell, fortuned: Fortuned) -> None:
+    """The whole interface, one method of it, and what every server answers."""
+    address = fortuned()
+    assert shell.type(f"vanadium-node rpc signature /{address}") == FORTUNE
+    one = shell.type(f"vanadium-node rpc signature /{address} Has")
+    assert one == "// Returns whether or not a fortune exists.\nHas(fortune string) (bool | error) {Read}\n"
+    everything = shell.type(f"vanadium-node rpc signature --show-reserved /{address}")
+    assert "__identify()" in everything
+    assert "Fortune interface" in everything
+    assert "it has Add, Get, Has" in shell.refused(f"vanadium-node rpc signature /{address} Had")
+
+
+def test_call(shell: Shell, fortuned: Fortuned) -> None:
+    """Plain words and JSON as arguments, JSON as results; wrong ones name the argument and its type."""
+    address = fortuned()
+    shell.type(f"vanadium-node rpc call /{address} Add 'a bird in the hand'")
+    shell.type(f"V23_CREDENTIALS=friend vanadium-node rpc call /{address} Add '\"two in the bush\"'")
+    for fortune in ("a bird in the hand", "two in the bush"):
+        assert shell.type(f"vanadium-node rpc call /{address} Has '{fortune}'") == "true\n"
+    assert shell.type(f"vanadium-node rpc call /{address} Has 42") == "false\n"
+    assert isinstance(json.loads(shell.type(f"vanadium-node rpc call /{address} Get")), str)
+    assert "Has takes (fortune string)" in shell.refused(f"vanadium-node rpc call /{address} Has")
+    assert "1 to 1000 characters" in shell.refused(f"vanadium-node rpc call /{address} Add ''")
+
+
+def test_a_stranger_is_told_why(shell: Shell, fortuned: Fortuned) -> None:
+    """The refusal has the name that was presented, and why it does not count."""
+    refusal = shell.refused(f"V23_CREDENTIALS=stranger vanadium-node rpc call /{fortuned()} Get")
+    assert "rejected: stranger (its root" in refusal
+    assert "is not recognized" in refusal
+
+
+def test_permissions(shell: Shell, fortuned: Fortuned) -> None:
+    """Rights by tag, from a literal or a file."""
+    permissions = '{"Read": {"In": ["root:friend"]}, "Debug": {"In": ["root"]}}'
+    (shell.folder / "permissions").write_text(permissions)
+    for flags in (["--v23.permissions.literal", permissions], ["--permissions", "permissions"]):
+        address = fortuned(*flags)
+        as_friend = f"V23_CREDENTIALS=friend vanadium-node rpc call /{address}"
+        assert shell.type(f"{as_friend} Get")
+        assert "none has the right Write" in shell.refused(f"{as_friend} Add x")
+        assert "none has the right Read" in shell.refused(f"vanadium-node rpc call /{address} Get")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("vanadium-node rpc identify 127.0.0.1:1", "is not the name of a server; a name is like"),
+        ("vanadium-node rpc identify '/(a::b)@127.0.0.1:1'", "a::b"),
+        ("vanadium-node rpc identify /127.0.0.1:1", "nobody answers at 127.0.0.1:1"),
+        ("vanadium-node rpc identify /127.0.0.1:99999", "99999"),
+        ("fortuned --listen nonsense", "nonsense"),
+        ("fortuned --v23.permissions.literal '{'", "not JSON"),
+        ("fortuned --permissions nowhere", "'nowhere'"),
+        ("fortuned --credentials nowhere", "'nowhere'"),
+    ],
+)
+def test_wrong_input(shell: Shell, line: str, expected: str) -> None:
+    """One sentence that quotes what is wrong."""
+    refusal = shell.refused(line)
+    assert expected in refusal
+    assert len(refusal.splitlines()) == 1
+
+
+def test_an_agent_that_never_comes_is_named(shell: Shell) -> None:
+    """The tool gives up after a while, and says which socket it waited for."""
+    refusal = shell.refused("V23_AGENT_PATH=$PWD/agent.sock vanadium-node principal dump")
+    assert "agent.sock" in refusal
+    assert "pod agent" in refusal
