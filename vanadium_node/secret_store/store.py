@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from vanadium_node.security.blessing import Blessings
 from vanadium_node.storage.sqlite import Database, open_database
 
 SECRET_BYTES: Final = 256
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_SECRET_CHARACTERS: Final = 1024
 """A secret that is longer is none of ours; it is not even hashed."""
 
@@ -79,18 +80,17 @@ class SecretStore:
             case _:
                 raise StorageError("the record of a secret is damaged", hint="forget the secret, and make a new one")
         try:
-            decoded = Blessings.decode(blessings)
-        except DecodeError as error:
+            return StoredSecret(
+                blessings=Blessings.decode(blessings),
+                created=_time(created),
+                created_by=created_by,
+                uses=uses,
+                last_used=None if last_used is None else _time(last_used),
+            )
+        except (DecodeError, OverflowError) as error:
             raise StorageError(
                 f"the record of a secret is damaged: {error}", hint="forget the secret, and make a new one"
             ) from error
-        return StoredSecret(
-            blessings=decoded,
-            created=_time(created),
-            created_by=created_by,
-            uses=uses,
-            last_used=None if last_used is None else _time(last_used),
-        )
 
     async def record_use(self, secret: str, *, now: datetime) -> None:
         """Count one use of a secret.
@@ -144,4 +144,4 @@ def _seconds(time: datetime) -> int:
 
 
 def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return _EPOCH + timedelta(seconds=seconds)
