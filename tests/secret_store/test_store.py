@@ -95,6 +95,6 @@ async def test_a_damaged_record_is_an_error_and_others_are_served(
         connection.execute(f"UPDATE secrets SET {change} WHERE created_by = 'damaged'")  # noqa: S608 - our own text
     connection.close()
     async with open_secret_store(path) as store:
-        with pytest.raises(StorageError, match="the record of a secret is damaged.*forget the secret"):
+        with pytest.raises(StorageError, match=r"the record of a secret is damaged.*forget the secret"):
             store.find(damaged)
         assert store.find(sound) is not None

@@ -142,10 +142,9 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: byte
 async def test_damage_is_found_when_it_is_opened(tmp_path: Path) -> None:
     """A page that was overwritten is found before anything is served from it."""
     path = tmp_path / "db"
-    async with open_database(path, [make_table]) as database:
-        async with trio.open_nursery() as nursery:
-            for number in range(2000):
-                nursery.start_soon(database.write, insert(number))
+    async with open_database(path, [make_table]) as database, trio.open_nursery() as nursery:
+        for number in range(2000):
+            nursery.start_soon(database.write, insert(number))
     data = bytearray(path.read_bytes())
     data[8192:12288] = b"\xa5" * 4096
     path.write_bytes(data)
