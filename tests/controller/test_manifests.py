@@ -44,6 +44,7 @@ def test_the_base_is_what_the_controller_makes(settings: Settings) -> None:
         "args",
         "ports",
         "volumeMounts",
+        "startupProbe",
         "readinessProbe",
         "livenessProbe",
         "resources",

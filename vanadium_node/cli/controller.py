@@ -157,7 +157,7 @@ async def stop(options: Options, filename: str) -> None:
     """Stop an application: delete its Deployment, and make its secret worthless."""
     from vanadium_node.controller.applications import Applications
 
-    manifest = deployment_of(filename)
+    manifest = deployment_of(filename, is_used=False)
     async with options.site() as site:
         namespace, name = namespace_of(site, manifest, options.namespace), str(manifest["metadata"]["name"])
         await Applications(site=site, agent=options.cluster_agent(site)).stop(namespace, name)

@@ -124,12 +124,12 @@ class Options:
         return Identity(extension=extension, root_blessings=roots)
 
 
-def deployment_of(filename: str) -> Manifest:
-    """Read the Deployment of a file, and say what was changed in it."""
+def deployment_of(filename: str, *, is_used: bool = True) -> Manifest:
+    """Read the Deployment of a file, and say what was changed in it if more than its name is used."""
     from vanadium_node.kube.manifest import read_deployment
 
     converted = read_deployment(filename)
-    for warning in converted.warnings:
+    for warning in converted.warnings if is_used else ():
         warn(warning)
     return converted.manifest
 

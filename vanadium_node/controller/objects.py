@@ -86,6 +86,7 @@ def replacement(live: Manifest, wanted: Manifest) -> Manifest:
 def cluster_agent_deployment(settings: ClusterAgentSettings, *, root_blessings: str, claimer: str) -> Manifest:
     """Return the cluster agent: one replica, replaced by stopping it first, since two would share one disk."""
     resources = {"cpu": settings.cpu, "memory": settings.memory}
+    connects = {"tcpSocket": {"port": CLUSTER_AGENT_PORT}}  # all that an agent without an owner can prove to a stranger
     container = {
         "name": "cluster-agent",
         "image": settings.image,
@@ -99,13 +100,9 @@ def cluster_agent_deployment(settings: ClusterAgentSettings, *, root_blessings: 
         ],
         "ports": [{"name": "agent", "containerPort": CLUSTER_AGENT_PORT}],
         "volumeMounts": [{"name": "data", "mountPath": DATA_DIRECTORY}],
-        "readinessProbe": {"tcpSocket": {"port": CLUSTER_AGENT_PORT}, "periodSeconds": 2},
-        "livenessProbe": {
-            "tcpSocket": {"port": CLUSTER_AGENT_PORT},
-            "initialDelaySeconds": 30,
-            "periodSeconds": 10,
-            "failureThreshold": 6,
-        },
+        "startupProbe": {**connects, "periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": {**connects, "periodSeconds": 10},
+        "livenessProbe": {**connects, "periodSeconds": 20, "failureThreshold": 3},
         "resources": {"requests": resources, "limits": dict(resources)},
         "securityContext": restricted(),
     }
