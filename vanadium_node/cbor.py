@@ -14,7 +14,11 @@ import cbor2
 from vanadium_node.errors import DecodeError, InputError
 
 Value = Any
-"""None, bool, int (64 bits), float, str, bytes, or a list or map of these; the keys of maps are text or integers."""
+"""None, bool, int (64 bits and a sign), float, str, bytes, or a list or map of these.
+
+The keys of one map are all text, or all integers ≥ 0. So the two orders of keys that the RFC knows (§4.2.1 by bytes, §4.2.3
+by length first) are the same one, and every library agrees on it.
+"""
 
 MAX_DEPTH: Final = 16
 """Nesting that no honest value needs; a deeper one would cost a stack frame per byte."""
@@ -37,8 +41,9 @@ def encode(value: Value) -> bytes:
         InputError: the value has a part that has no encoding here.
     """
     try:
+        _check(value)
         return cbor2.dumps(value, canonical=True)
-    except (cbor2.CBOREncodeError, ValueError, OverflowError) as error:
+    except (DecodeError, cbor2.CBOREncodeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"a value of type {type(value).__name__} has no CBOR encoding here") from error
 
 
@@ -121,18 +126,48 @@ def _load(data: bytes, max_bytes: int, max_depth: int) -> Value:
 
 
 def _check(value: Value) -> None:
-    """Refuse what cbor2 decodes and the data model here does not have: undefined, other simple values, odd keys."""
+    """Refuse what cbor2 takes and the data model here does not have: tags, undefined, other simple values, odd keys."""
     kind = type(value)
-    if kind is list:
+    if kind is list or kind is tuple:
         for item in value:
             _check(item)
     elif kind is dict:
-        for key, item in value.items():
-            if type(key) not in (str, int):
-                raise DecodeError("a CBOR map has a key that is neither text nor an integer")
+        if not (all(type(key) is str for key in value) or all(type(key) is int and key >= 0 for key in value)):
+            raise DecodeError("a CBOR map has keys that are neither all text nor all integers from 0 on")
+        for item in value.values():
             _check(item)
-    elif value is not None and kind not in _SCALARS:
-        raise DecodeError("the data holds a CBOR value of a kind that is not accepted here")
+    elif isinstance(value, int):
+        if not -_END_OF_INTEGERS <= value < _END_OF_INTEGERS:
+            raise DecodeError("an integer has more than 64 bits")
+    elif value is not None and not isinstance(value, _SCALARS):
+        raise DecodeError("a value is of a kind that is not accepted in CBOR here")
 
 
-_SCALARS: Final = frozenset({bool, int, float, str, bytes})
+def bytes_head(length: int) -> bytes:
+    """Return what comes before the content of a byte string of this length: its shortest form (RFC 8949 §3)."""
+    if length < 24:
+        return bytes((0x40 | length,))
+    if length < 1 << 8:
+        return bytes((0x58, length))
+    if length < 1 << 16:
+        return b"\x59" + length.to_bytes(2, "big")
+    return b"\x5a" + length.to_bytes(4, "big")
+
+
+def bytes_at(data: bytes, start: int) -> tuple[bytes, int]:
+    """Return the byte string that begins at `start`, and where it ends.
+
+    Raises:
+        DecodeError: there is none, it is cut off, or its length has a shorter form.
+    """
+    head = data[start] if start < len(data) else 0
+    size = {0x58: 1, 0x59: 2, 0x5A: 4}.get(head, 0)
+    length = int.from_bytes(data[start + 1 : start + 1 + size], "big") if size else head - 0x40
+    begin = start + 1 + size
+    if not (size or 0 <= length < 24) or data[start:begin] != bytes_head(length) or begin + length > len(data):
+        raise DecodeError("there is no byte string where one must be")
+    return data[begin : begin + length], begin + length
+
+
+_SCALARS: Final = (bytes, str, float)
+_END_OF_INTEGERS: Final = 1 << 64

@@ -117,3 +117,31 @@ def test_text_that_is_none(line: str) -> None:
     """Padding, other alphabets, stray bits and too much are refused."""
     with pytest.raises(DecodeError):
         cbor.from_text(line, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, -(2**64) - 1, {1: 0, "a": 0}, {-1: 0}, {b"k": 0}, {1, 2}, [1 + 2j], object(), "\ud800"],
+    ids=repr,
+)
+def test_what_has_no_encoding_here(value: object) -> None:
+    """Nothing is encoded that would be refused: no tags, no odd keys, no broken text."""
+    with pytest.raises(InputError):
+        cbor.encode(value)
+
+
+@given(st.binary(max_size=70_000), st.binary(max_size=3))
+def test_byte_strings_are_read_in_place(content: bytes, after: bytes) -> None:
+    """What stands before a byte string is its shortest form, and no other is read."""
+    data = cbor.bytes_head(len(content)) + content
+    assert data == cbor.encode(content)
+    assert cbor.bytes_at(data + after, 0) == (content, len(data))
+    with pytest.raises(DecodeError):
+        cbor.bytes_at(data[:-1], 0) if content else cbor.bytes_at(b"", 0)
+
+
+@pytest.mark.parametrize("data", ["", "60", "5801", "580100", "590001", "5f", "5b0000000000000001", "5a0000000100"])
+def test_other_byte_strings_are_refused(data: str) -> None:
+    """Text, lengths in more bytes than they need, indefinite lengths, and what is cut off."""
+    with pytest.raises(DecodeError):
+        cbor.bytes_at(bytes.fromhex(data), 0)

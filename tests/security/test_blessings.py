@@ -115,7 +115,7 @@ async def test_the_cache_remembers_good_chains_only(
     alice: Principal, bob: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cached chain costs no verification; a bad one is refused each time; old ones are dropped."""
-    cache = ChainCache(max_entries=2)
+    cache = ChainCache(max_bytes=2600)
     friend = await alice.bless(bob.public_key, default(alice), "friend", [FREE])
     verified: list[int] = []
     verify = Chain.verify

@@ -118,3 +118,16 @@ async def test_every_changed_byte_is_noticed() -> None:
         except DecodeError:
             continue
         assert not read.is_signed_by(key.public_key)
+
+
+def test_there_is_one_signature_not_two() -> None:
+    """Of the two signatures that ECDSA has for each, (r, s) and (r, order - s), only the smaller counts and is made."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    key = PrivateKey.generate()
+    for number in range(8):
+        message = bytes([number])
+        signature = key.sign(message)
+        s = int.from_bytes(signature[32:], "big")
+        assert s <= order // 2
+        assert key.public_key.verify(signature, message)
+        assert not key.public_key.verify(signature[:32] + (order - s).to_bytes(32, "big"), message)

@@ -1,5 +1,6 @@
 """Credentials directories: private, whole or absent, changed by one writer at a time."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -133,21 +134,21 @@ async def test_a_second_process_waits_for_the_lock(tmp_path: Path) -> None:
     """While one process holds the lock, another one's change waits; then it goes on."""
     lock = tmp_path / "lock"
     code = (
-        "import sys, trio, pathlib\n"
+        "import os, sys, trio, pathlib\n"
         "from vanadium_node.storage.files import locked\n"
         "async def main():\n"
-        "    print('trying', flush=True)\n"
-        "    async with locked(pathlib.Path(sys.argv[1])): print('held', flush=True)\n"
+        "    os.write(1, b'trying')\n"
+        "    async with locked(pathlib.Path(sys.argv[1])): os.write(1, b'held')\n"
         "trio.run(main)\n"
     )
     async with locked(lock):
         process = await trio.lowlevel.open_process([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
         assert process.stdout is not None
-        assert await process.stdout.receive_some() == b"trying\n"
+        assert await process.stdout.receive_some() == b"trying"
         with trio.move_on_after(0.3) as waited:
             await process.stdout.receive_some()
         assert waited.cancelled_caught
-    assert await process.stdout.receive_some() == b"held\n"
+    assert await process.stdout.receive_some() == b"held"
     await process.wait()
     await process.stdout.aclose()
 
@@ -174,3 +175,29 @@ def test_reading_is_limited(tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(b"x" * 11)
     with pytest.raises(StorageError, match="longer than the 10 bytes"):
         read_limited(tmp_path / "long", max_bytes=10)
+
+
+async def test_of_two_that_create_at_once_one_is_told(tmp_path: Path) -> None:
+    """Both find no principal; the one that comes second to the lock finds the first one's."""
+    directory = CredentialsDirectory(tmp_path / "one")
+    told: list[str] = []
+
+    async def create(name: str) -> None:
+        try:
+            await directory.create(PrivateKey.generate(), name)
+        except StorageError as error:
+            told.append(error.message)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(create, name)
+    assert len(told) == 1
+    assert "holds a principal already" in told[0]
+    assert directory.open().store.default is not None
+
+
+async def test_a_refused_creation_leaves_the_empty_directory_empty(tmp_path: Path) -> None:
+    """A directory that was there before stays, with nothing in it."""
+    with pytest.raises(InputError):
+        await CredentialsDirectory(tmp_path).create(PrivateKey.generate(), "a//b")
+    assert not await trio.to_thread.run_sync(os.listdir, tmp_path)

@@ -79,11 +79,19 @@ class Chain:
 
 
 class ChainCache:
-    """Remembers verified chains by their whole encoding, for one owner; the least recently used ones are dropped."""
+    """Remembers verified chains by their whole encoding, for one owner; the least recently used ones are dropped.
 
-    def __init__(self, max_entries: int = 1024) -> None:
+    The key is every byte of the chain, so that nothing can stand in for a chain that was verified; the bound is in bytes, so that
+    strangers with long chains cannot fill the memory.
+    """
+
+    def __init__(self, max_bytes: int = 4 * 1024 * 1024) -> None:
         self._chains: OrderedDict[tuple[bytes, ...], Chain] = OrderedDict()
-        self._max_entries = max_entries
+        self._bytes = 0
+        self._max_bytes = max_bytes
+
+    def __len__(self) -> int:
+        return len(self._chains)
 
     def verify(self, encoded: tuple[bytes, ...]) -> Chain:
         """Return the verified chain; a chain that does not verify is never remembered.
@@ -95,11 +103,20 @@ class ChainCache:
         if chain is None:
             chain = Chain.verify(encoded)
             self._chains[encoded] = chain
-            if len(self._chains) > self._max_entries:
-                self._chains.popitem(last=False)
+            self._bytes += _cost(encoded)
+            while self._bytes > self._max_bytes:
+                self._bytes -= _cost(self._chains.popitem(last=False)[0])
         else:
             self._chains.move_to_end(encoded)
         return chain
+
+
+def _cost(encoded: tuple[bytes, ...]) -> int:
+    return _CHAIN_OVERHEAD_BYTES + sum(map(len, encoded))
+
+
+_CHAIN_OVERHEAD_BYTES: Final = 1024
+"""About what the objects of a remembered chain take beside its bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ A caveat is `[id, parameter]` on the wire. An id that nobody registered a check 
 """
 
 import ipaddress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final, Self
 
 from vanadium_node import cbor
@@ -47,10 +49,10 @@ class Caveat:
         """
         if not 0 <= id_ <= MAX_ID:
             raise InputError(f"{id_} is not the id of a caveat", hint=f"ids are 0 to {MAX_ID}")
-        caveat = cls(id_, cbor.encode(parameter))
-        if id_ < FIRST_APPLICATION_ID:
-            caveat._check()
-        return caveat
+        check = _TAKES.get(id_)
+        if check is not None and not check(parameter):
+            raise InputError(f"the parameter of a caveat with id {id_} is not what it takes")
+        return cls(id_, cbor.encode(parameter))
 
     @classmethod
     def decode(cls, value: cbor.Value) -> Self:
@@ -59,14 +61,12 @@ class Caveat:
         Raises:
             DecodeError: it is not that.
         """
-        match value:
-            case [int(id_), parameter] if not isinstance(id_, bool):
-                try:
-                    return cls.of(id_, parameter)
-                except InputError as error:
-                    raise DecodeError(f"a caveat cannot be read: {error}") from error
-            case _:
-                raise DecodeError("a caveat is not the array [id, parameter]")
+        if type(value) is not list or len(value) != 2 or type(value[0]) is not int:
+            raise DecodeError("a caveat is not the array [id, parameter]")
+        try:
+            return cls.of(value[0], value[1])
+        except InputError as error:
+            raise DecodeError(f"a caveat cannot be read: {error}") from error
 
     @classmethod
     def const(cls, holds: bool) -> Self:
@@ -143,27 +143,6 @@ class Caveat:
             case _:
                 return f"Application caveat {self.id}"
 
-    def _check(self) -> None:
-        """Refuse a parameter that is not what a known id takes."""
-        value = self.parameter
-        match self.id:
-            case CaveatId.CONST:
-                good = isinstance(value, bool)
-            case CaveatId.EXPIRY | CaveatId.NOT_BEFORE:
-                good = type(value) is int and 0 <= value <= _MAX_MILLISECONDS
-            case CaveatId.METHOD | CaveatId.ACCESS_TAG:
-                good = _is_texts(value)
-            case CaveatId.PEER_BLESSINGS:
-                good = _is_texts(value) and all(Pattern.parse(p) for p in value)
-            case CaveatId.PEER_ADDRESS:
-                good = _is_texts(value) and all(_is_network(n) for n in value)
-            case CaveatId.THIRD_PARTY:
-                good = _is_third_party(value)
-            case _:
-                return  # an id of the future: kept as it is, and never valid
-        if not good:
-            raise InputError(f"the parameter of a caveat with id {self.id} is not what it takes")
-
 
 _MAX_MILLISECONDS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
@@ -174,8 +153,24 @@ def _milliseconds(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
+def _is_flag(value: object) -> bool:
+    return type(value) is bool
+
+
+def _is_time(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_MILLISECONDS
+
+
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_patterns(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and Pattern.parse(item) for item in value)
+
+
+def _is_networks(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and _is_network(item) for item in value)
 
 
 def _is_network(text: str) -> bool:
@@ -192,3 +187,18 @@ def _is_third_party(value: object) -> bool:
             return all(Caveat.decode(c) for c in caveats)
         case _:
             return False
+
+
+_TAKES: Final[Mapping[int, Callable[[object], bool]]] = MappingProxyType(
+    {
+        CaveatId.CONST.value: _is_flag,
+        CaveatId.EXPIRY.value: _is_time,
+        CaveatId.NOT_BEFORE.value: _is_time,
+        CaveatId.METHOD.value: _is_texts,
+        CaveatId.ACCESS_TAG.value: _is_texts,
+        CaveatId.PEER_BLESSINGS.value: _is_patterns,
+        CaveatId.PEER_ADDRESS.value: _is_networks,
+        CaveatId.THIRD_PARTY.value: _is_third_party,
+    }
+)
+"""What each known id takes as its parameter. An id of the future takes anything, is kept as it is, and is never valid."""

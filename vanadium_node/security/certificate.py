@@ -37,18 +37,17 @@ class Certificate:
             DecodeError: it is none.
         """
         signed = Sign1.decode(SignatureType.BLESSING, encoded, max_bytes=MAX_CERTIFICATE_BYTES)
-        match cbor.decode(signed.payload, max_bytes=MAX_CERTIFICATE_BYTES):
-            case [str(extension), bytes(der), list(caveats)]:
-                pass
-            case _:
-                raise DecodeError("a certificate is not [extension, public key, caveats]")
+        value = cbor.decode(signed.payload, max_bytes=MAX_CERTIFICATE_BYTES)
+        if type(value) is not list or [type(part) for part in value] != [str, bytes, list]:
+            raise DecodeError("a certificate is not [extension, public key, caveats]")
+        extension, der, caveats = value
         if len(caveats) > MAX_CAVEATS:
             raise DecodeError(f"a certificate has {len(caveats)} caveats; at most {MAX_CAVEATS} are accepted")
         try:
             check_extension(extension)
         except InputError as error:
             raise DecodeError(f"a certificate has no good name: {error}") from error
-        return cls(extension, PublicKey.decode(der), tuple(Caveat.decode(c) for c in caveats), signed)
+        return cls(extension, PublicKey.decode(der), tuple(map(Caveat.decode, caveats)), signed)
 
     @classmethod
     async def sign(

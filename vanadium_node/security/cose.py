@@ -5,14 +5,11 @@ Signing is prepare → signature → attach, because the key may live in another
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, NotTrustedError
-from vanadium_node.security.keys import KeyType, PrivateKey, PublicKey
-
-SIGN1_TAG: Final = b"\xd2"
-"""CBOR tag 18, COSE_Sign1: the one byte before the array."""
+from vanadium_node.security.keys import SIGNATURE_BYTES, KeyType, PrivateKey, PublicKey
 
 _ALGORITHM: Final = 1
 _TYPE: Final = 16
@@ -29,12 +26,33 @@ class SignatureType(StrEnum):
     STORE = "vanadium-store"
 
 
-_PROTECTED: Final[dict[tuple[SignatureType, KeyType], bytes]] = {
-    (kind, key_type): cbor.encode({_ALGORITHM: key_type.algorithm, _TYPE: str(kind)})
-    for kind in SignatureType
-    for key_type in KeyType
-}
-"""Every protected header that can occur, encoded: a header is right or it is refused, so it is never parsed."""
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What is the same in everything signed for one purpose by one kind of key, encoded.
+
+    `head` is how a COSE_Sign1 begins, up to its payload: tag 18, an array of four, the protected header, an empty map.
+    `to_sign` is how its Sig_structure begins, up to the external data: an array of four, the context, the protected header.
+    """
+
+    key_type: KeyType
+    head: bytes
+    to_sign: bytes
+
+    @classmethod
+    def of(cls, kind: SignatureType, key_type: KeyType) -> Self:
+        protected = cbor.encode({_ALGORITHM: key_type.algorithm, _TYPE: str(kind)})
+        field = cbor.bytes_head(len(protected)) + protected
+        return cls(key_type, b"\xd2\x84" + field + b"\xa0", b"\x84" + cbor.encode("Signature1") + field)
+
+
+_FORMS: Final = {kind: tuple(_Form.of(kind, key_type) for key_type in KeyType) for kind in SignatureType}
+"""Every form that can occur: a header is right or it is refused, so it is never parsed."""
+
+_SIGNATURE_HEAD: Final = cbor.bytes_head(SIGNATURE_BYTES)
+
+
+def _form(kind: SignatureType, key_type: KeyType) -> _Form:
+    return next(form for form in _FORMS[kind] if form.key_type is key_type)
 
 
 class Signer(Protocol):
@@ -68,49 +86,51 @@ class LocalSigner:
 
 def prepare(kind: SignatureType, key_type: KeyType, payload: bytes, external_aad: bytes = b"") -> bytes:
     """Return the bytes to sign: the Sig_structure of RFC 9052 §4.4."""
-    return cbor.encode(["Signature1", _PROTECTED[kind, key_type], external_aad, payload])
+    return _to_sign(_form(kind, key_type), payload, external_aad)
 
 
 def attach(kind: SignatureType, key_type: KeyType, payload: bytes, signature: bytes) -> bytes:
     """Return the encoded COSE_Sign1 with its signature."""
-    return SIGN1_TAG + cbor.encode([_PROTECTED[kind, key_type], {}, payload, signature])
+    head = _form(kind, key_type).head
+    return b"".join((head, cbor.bytes_head(len(payload)), payload, _SIGNATURE_HEAD, signature))
+
+
+def _to_sign(form: _Form, payload: bytes, aad: bytes) -> bytes:
+    return b"".join((form.to_sign, cbor.bytes_head(len(aad)), aad, cbor.bytes_head(len(payload)), payload))
 
 
 @dataclass(frozen=True, slots=True)
 class Sign1:
     """A COSE_Sign1 whose signature is not checked yet."""
 
-    kind: SignatureType
-    key_type: KeyType
+    form: _Form
     payload: bytes
     signature: bytes
     encoded: bytes
 
     @classmethod
-    def decode(cls, kind: SignatureType, encoded: bytes, *, max_bytes: int) -> "Sign1":
+    def decode(cls, kind: SignatureType, encoded: bytes, *, max_bytes: int) -> Self:
         """Take a COSE_Sign1 of type `kind` apart.
 
         Raises:
-            DecodeError: it is none, of another type, or not encoded canonically.
+            DecodeError: it is none, of another type, longer than `max_bytes`, or not encoded canonically.
         """
-        if encoded[:1] != SIGN1_TAG:
-            raise DecodeError("a signed value does not begin as a COSE_Sign1")
-        parts = cbor.decode(encoded[1:], max_bytes=max_bytes)
-        match parts:
-            case [bytes(protected), {**unprotected}, bytes(payload), bytes(signature)] if not unprotected:
-                pass
-            case _:
-                raise DecodeError("a signed value is not the array of a COSE_Sign1")
-        for key_type in KeyType:
-            if protected == _PROTECTED[kind, key_type]:
-                return cls(kind, key_type, payload, signature, encoded)
-        raise DecodeError(f"a signed value is not of the type '{kind}' with an algorithm accepted here")
+        if len(encoded) > max_bytes:
+            raise DecodeError(f"a signed value is {len(encoded)} bytes long; at most {max_bytes} are accepted")
+        for form in _FORMS[kind]:
+            if encoded.startswith(form.head):
+                payload, end = cbor.bytes_at(encoded, len(form.head))
+                begin = end + len(_SIGNATURE_HEAD)
+                if encoded[end:begin] != _SIGNATURE_HEAD or len(encoded) != begin + SIGNATURE_BYTES:
+                    raise DecodeError("a signed value does not end with a signature")
+                return cls(form, payload, encoded[begin:], encoded)
+        raise DecodeError(f"a signed value is no COSE_Sign1 of the type '{kind}' with an algorithm accepted here")
 
     def is_signed_by(self, key: PublicKey, external_aad: bytes = b"") -> bool:
         """Tell whether the signature is that key's over this payload and the given context."""
-        if key.key_type is not self.key_type:
+        if key.key_type is not self.form.key_type:
             return False
-        return key.verify(self.signature, prepare(self.kind, self.key_type, self.payload, external_aad))
+        return key.verify(self.signature, _to_sign(self.form, self.payload, external_aad))
 
 
 def verify_signed(

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_der_public_key,
     load_pem_private_key,
 )
 
@@ -30,7 +29,12 @@ MAX_KEY_BYTES: Final = 1024
 
 _ES256: Final = ec.ECDSA(SHA256())
 _COORDINATE_BYTES: Final = 32
-_SIGNATURE_BYTES: Final = 64
+SIGNATURE_BYTES: Final = 64
+"""Of both kinds of keys: r and s, or R and S."""
+
+_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""The order of P-256. With (r, s) also (r, order - s) is a signature; only the one with the smaller s is made and accepted here,
+so that nobody but the key's holder can make a second encoding of what it signed."""
 
 
 class KeyType(Enum):
@@ -45,11 +49,13 @@ class KeyType(Enum):
         return -7 if self is KeyType.ECDSA_P256 else -8
 
 
-_FORMS: Final = {
-    KeyType.ECDSA_P256: (bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"), 91),
-    KeyType.ED25519: (bytes.fromhex("302a300506032b6570032100"), 44),
-}
-"""How a DER SubjectPublicKeyInfo begins, up to the key's own bytes, and its length: the only forms (RFC 5480, RFC 8410)."""
+_P256: Final = ec.SECP256R1()
+_P256_HEAD: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_P256_BYTES: Final = 91
+_ED25519_HEAD: Final = bytes.fromhex("302a300506032b6570032100")
+_ED25519_BYTES: Final = 44
+"""How a DER SubjectPublicKeyInfo begins, up to the key's own bytes (on P-256 the last of them, 04, belongs to the point), and its
+length: the only forms (RFC 5480, RFC 8410)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +73,16 @@ class PublicKey:
         Raises:
             DecodeError: it is none, of another kind of key, or not in the form that this project writes.
         """
-        kind = next((t for t, (header, size) in _FORMS.items() if len(der) == size and der.startswith(header)), None)
-        if kind is None:
-            raise DecodeError(
-                "the bytes are not a public key on P-256 or Ed25519 (DER SubjectPublicKeyInfo, uncompressed)"
-            )
         try:
-            key = load_der_public_key(der)
+            if len(der) == _P256_BYTES and der.startswith(_P256_HEAD):
+                point = der[len(_P256_HEAD) - 1 :]
+                return cls(der, KeyType.ECDSA_P256, ec.EllipticCurvePublicKey.from_encoded_point(_P256, point))
+            if len(der) == _ED25519_BYTES and der.startswith(_ED25519_HEAD):
+                point = der[len(_ED25519_HEAD) :]
+                return cls(der, KeyType.ED25519, ed25519.Ed25519PublicKey.from_public_bytes(point))
         except (ValueError, UnsupportedAlgorithm) as error:
             raise DecodeError("the bytes are not a public key: its point is not on the curve") from error
-        assert isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey)  # noqa: S101 - the header says so
-        return cls(der, kind, key)
+        raise DecodeError("the bytes are not a public key on P-256 or Ed25519 (DER SubjectPublicKeyInfo, uncompressed)")
 
     @classmethod
     def from_key(cls, key: object) -> Self:
@@ -116,7 +121,7 @@ class PublicKey:
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Tell whether `signature` (64 bytes, as in COSE) is this key's over `message`."""
-        if len(signature) != _SIGNATURE_BYTES:
+        if len(signature) != SIGNATURE_BYTES:
             return False
         try:
             if isinstance(self._key, ed25519.Ed25519PublicKey):
@@ -124,6 +129,8 @@ class PublicKey:
             else:
                 r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
                 s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
+                if s > _ORDER // 2:
+                    return False
                 self._key.verify(encode_dss_signature(r, s), message, _ES256)
         except InvalidSignature:
             return False
@@ -184,6 +191,7 @@ class PrivateKey:
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(message)
         r, s = decode_dss_signature(self._key.sign(message, _ES256))
+        s = min(s, _ORDER - s)
         return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
 
     def __repr__(self) -> str:

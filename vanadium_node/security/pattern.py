@@ -16,6 +16,9 @@ NO_EXTENSION: Final = "$"
 MAX_NAME_BYTES: Final = 4096
 """More than any readable name has; a longer one would make each comparison and each log line a burden."""
 
+MAX_PLAIN: Final = MAX_NAME_BYTES // 4
+"""Letters and digits up to this many need no further look: no character takes more than 4 bytes."""
+
 _FORBIDDEN: Final = ("...", "::", ",", "@@", "(", ")", "<", ">", "/")
 
 
@@ -32,6 +35,8 @@ def check_extension(extension: str) -> str:
 
 
 def _why_not(extension: str) -> str:
+    if extension.isalnum() and len(extension) <= MAX_PLAIN:
+        return ""
     if not extension:
         return "it is empty"
     if not extension.isascii() and _utf8_length(extension) is None:

@@ -9,6 +9,7 @@ overwrites an old one, so that a crash leaves the old one, the new one, or none.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,25 +68,41 @@ class CredentialsDirectory:
         Raises:
             StorageError: there is one already (unless `overwrite`), or the directory cannot be written; nothing is left.
         """
+        made = make_private_directory(self.path)
+        lock = self.path / LOCK_FILE
+        had_lock = lock.exists()
+        keeper = _DirectoryKeeper(self.path, LocalSigner(key))
+        try:
+            async with locked(lock):
+                self._refuse_to_replace(overwrite)
+                await self._write(keeper, key.to_pem(passphrase), store, roots)
+        except BaseException:
+            if not had_lock and not self.holds_principal():
+                lock.unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # somebody else has put something there meanwhile
+                    self.path.rmdir()
+            raise
+        return Principal(keeper.signer, store, roots, keeper)
+
+    def _refuse_to_replace(self, overwrite: bool) -> None:
         if self.holds_principal() and not overwrite:
             raise StorageError(
                 f"'{self.path}' holds a principal already",
                 hint="choose another directory, or replace it with --overwrite",
             )
-        made = make_private_directory(self.path)
-        keeper = _DirectoryKeeper(self.path, LocalSigner(key))
+
+    async def _write(self, keeper: "_DirectoryKeeper", pem: bytes, store: BlessingStore, roots: BlessingRoots) -> None:
+        """Write the state, then the key, which makes it the directory's; then forget the states of other keys."""
         try:
-            async with locked(self.path / LOCK_FILE):
-                await keeper.write(store, roots)
-                write_private(self.path / KEY_FILE, key.to_pem(passphrase))
+            await keeper.write(store, roots)
+            write_private(self.path / KEY_FILE, pem)
         except BaseException:
             keeper.state_file.unlink(missing_ok=True)
-            if made:
-                (self.path / LOCK_FILE).unlink(missing_ok=True)
-                self.path.rmdir()
             raise
-        self._remove_other_states(keeper.state_file)
-        return Principal(keeper.signer, store, roots, keeper)
+        for path in self.path.glob("state-*"):
+            if path != keeper.state_file:
+                path.unlink(missing_ok=True)
 
     def open(self, passphrase: Passphrase | None = None) -> Principal:
         """Return the principal kept here; its changes are kept here too.
@@ -113,11 +130,6 @@ class CredentialsDirectory:
             raise _damaged(path, error) from error
         except InputError as error:
             raise InputError(f"cannot open '{path}': {error.message}", hint=error.hint) from error
-
-    def _remove_other_states(self, current: Path) -> None:
-        for path in self.path.glob("state-*"):
-            if path != current:
-                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
