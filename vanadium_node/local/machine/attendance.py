@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import trio
@@ -99,7 +100,7 @@ class Attendance:
         self._around.publish()
 
     async def _keep_alive(self, probe: Probe) -> None:
-        await trio.sleep(probe.initial_delay)
+        await trio.sleep(max(probe.initial_delay, probes.FIRST_LIVENESS_SECONDS))
         await probes.until_failed(probe, self._try, self._unhealthy("Liveness"))
         await self._restart("liveness", probe)
 
@@ -152,8 +153,9 @@ class Attendance:
         code: int | None = None
         try:
             with trio.move_on_after(seconds):
-                async for data in process.output():
-                    output += data[: probes.MAX_OUTPUT_BYTES - len(output)]
+                async with aclosing(process.output()) as pieces:
+                    async for data in pieces:
+                        output += data[: probes.MAX_OUTPUT_BYTES - len(output)]
                 code = await process.wait()
         finally:
             process.kill()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from uuid import uuid4
 
@@ -201,10 +202,11 @@ class Runner:
         return code
 
     async def _copy_output(self, process: Process, drained: trio.Event) -> None:
-        async for data in process.output():
-            if self.log is not None:
-                self.log.write(data)
-            await trio.lowlevel.checkpoint()
+        async with aclosing(process.output()) as pieces:
+            async for data in pieces:
+                if self.log is not None:
+                    self.log.write(data)
+                await trio.lowlevel.checkpoint()
         drained.set()
 
     def _end(self, began: str, code: int) -> None:

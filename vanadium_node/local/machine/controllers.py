@@ -46,6 +46,11 @@ def itself(obj: Object) -> Iterable[Key]:
     yield obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
+def everything(_: Object) -> Iterable[Key]:
+    """Say that all is to be looked at, as one turn: for what is not about single objects."""
+    yield "", ""
+
+
 def owner_of(kind: str) -> Concerns:
     """Return a function that says: the object of this kind that controls the changed one."""
 

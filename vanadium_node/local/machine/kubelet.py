@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Kubelet:
         previous: bool = False,
         timestamps: bool = False,
         since_seconds: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield what a container has printed, in pieces; with `follow`, until this run of it has ended.
 
         Raises:

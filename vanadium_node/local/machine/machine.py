@@ -16,6 +16,7 @@ from vanadium_node.local.api.logs import PodLogs
 from vanadium_node.local.api.objects import ObjectStore
 from vanadium_node.local.machine.addresses import LOOPBACK, Addresses
 from vanadium_node.local.machine.bell import Bell
+from vanadium_node.local.machine.claims import Claims
 from vanadium_node.local.machine.controllers import run_controller
 from vanadium_node.local.machine.deployments import Deployments
 from vanadium_node.local.machine.endpoints import EndpointsController
@@ -29,10 +30,13 @@ from vanadium_node.local.machine.processes import Watchdog
 from vanadium_node.local.machine.proxies import Proxies
 from vanadium_node.local.machine.recorder import Recorder
 from vanadium_node.local.machine.replica_sets import ReplicaSets
-from vanadium_node.local.machine.scheduler import SCHEDULER, run_scheduler
+from vanadium_node.local.machine.scheduler import SCHEDULER, Scheduler
 
 PODS: Final = "p"
 """Directory of the pods' files, which begin and end with them. Short, for the sake of unix sockets in it."""
+
+DISKS: Final = "disks"
+"""Directory of what outlives pods."""
 
 
 async def run_machine(
@@ -48,6 +52,7 @@ async def run_machine(
     with Watchdog.running() as watchdog, Addresses.claimed() as addresses:
         name = register_node(store, LOOPBACK)
         names = Names(store, root / "hosts")
+        names.write()
         node = Node(
             store=store,
             events=Recorder(store, "kubelet", name),
@@ -55,22 +60,24 @@ async def run_machine(
             watchdog=watchdog,
             addresses=addresses,
             news=Bell(),
-            disks=root / "disks",
+            disks=root / DISKS,
             hosts_file=names.file,
             node_address=LOOPBACK,
         )
         kubelet = Kubelet(node, name, root / PODS)
         async with trio.open_nursery() as nursery:
+            events = Recorder(store, "kube-proxy", name)
             for controller in (
+                names.controller(),
+                Proxies(store, events, nursery).controller(),
+                Scheduler(store, Recorder(store, SCHEDULER), name).controller(),
+                Claims(store, Recorder(store, "persistentvolume-controller"), root / DISKS).controller(),
                 Deployments(store, Recorder(store, "deployment-controller")).controller(),
                 ReplicaSets(store, Recorder(store, "replicaset-controller")).controller(),
                 EndpointsController(store).controller(),
                 LoadBalancers(store, Recorder(store, "service-controller"), addresses).controller(),
             ):
                 nursery.start_soon(run_controller, store, journal, controller)
-            nursery.start_soon(names.run)
-            nursery.start_soon(Proxies(store, Recorder(store, "kube-proxy", name)).run)
-            nursery.start_soon(run_scheduler, store, Recorder(store, SCHEDULER), name)
             nursery.start_soon(kubelet.run)
             task_status.started(kubelet)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import aclosing
 from pathlib import Path
 
-import trio
-
-from vanadium_node.local.api.kinds import ENDPOINTS, NAMESPACE, SERVICE, ResourceType
+from vanadium_node.local.api.kinds import ENDPOINTS, NAMESPACE, SERVICE
 from vanadium_node.local.api.objects import Object, ObjectStore
-from vanadium_node.local.machine.following import changes
+from vanadium_node.local.machine.controllers import Controller, everything
 
 CLUSTER_DOMAIN = "cluster.local"
 
@@ -27,21 +24,14 @@ class Names:
         """Return the file for the pods of a namespace."""
         return self._directory / namespace
 
-    async def run(self) -> None:
-        """Keep the files up to date until cancelled."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.write()
-        async with trio.open_nursery() as nursery:
-            for kind in (NAMESPACE, SERVICE, ENDPOINTS):
-                nursery.start_soon(self._follow, kind)
-
-    async def _follow(self, kind: ResourceType) -> None:
-        async with aclosing(changes(self._store, kind)) as events:
-            async for _ in events:
-                self.write()
+    def controller(self) -> Controller:
+        """Return the controller to run."""
+        watches = dict.fromkeys((NAMESPACE, SERVICE, ENDPOINTS), everything)
+        return Controller(name="names", reconcile=lambda *_: self.write(), watches=watches)
 
     def write(self) -> None:
         """Write every file that would say something else than it does."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = [entry for service in self._store.list(SERVICE) for entry in self._entries(service)]
         for namespace in self._store.list(NAMESPACE):
             own = namespace["metadata"]["name"]

@@ -14,6 +14,9 @@ import trio
 
 EAGER_SECONDS: Final = 0.1
 EAGER_GROWTH: Final = 1.3
+FIRST_LIVENESS_SECONDS: Final = 1.0
+"""A process that has only just begun gets this long before the first check on its life."""
+
 MAX_OUTPUT_BYTES: Final = 10 * 1024
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ class Process:
         """Return the number of the process, which is that of its group."""
         return self._popen.pid
 
-    async def output(self) -> AsyncIterator[bytes]:
+    async def output(self) -> AsyncGenerator[bytes, None]:
         """Yield what the process writes, until all that write into its pipe have ended."""
         pipe = self._popen.stdout
         if pipe is None:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from vanadium_node.local.api.kinds import ENDPOINTS, SERVICE, ResourceType
+from vanadium_node.local.api.kinds import ENDPOINTS, SERVICE
 from vanadium_node.local.api.objects import Object, ObjectStore
 from vanadium_node.local.machine.addresses import LOOPBACK
-from vanadium_node.local.machine.following import changes
+from vanadium_node.local.machine.controllers import Controller, everything
 from vanadium_node.local.machine.recorder import Recorder
 
 PIECE_BYTES: Final = 64 * 1024
 DIAL_SECONDS: Final = 5.0
 BACKLOG: Final = 128
+ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,33 +38,28 @@ class Listening:
 
 
 class Proxies:
-    """Keeps one listener for each port of each service on each of its addresses."""
+    """Keeps one listener for each port of each service on each of its addresses; `nursery` is where they run."""
 
-    def __init__(self, store: ObjectStore, recorder: Recorder) -> None:
+    def __init__(self, store: ObjectStore, recorder: Recorder, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
         self._store = store
         self._events = recorder
         self._running: dict[Listening, trio.CancelScope] = {}
         self._turn: dict[tuple[str, str, str], int] = {}
 
-    async def run(self) -> None:
-        """Proxy until cancelled."""
-        async with trio.open_nursery() as nursery:
-            for kind in (SERVICE, ENDPOINTS):
-                nursery.start_soon(self._follow, nursery, kind)
+    def controller(self) -> Controller:
+        """Return the controller to run."""
+        watches = dict.fromkeys((SERVICE, ENDPOINTS), everything)
+        return Controller(name="proxies", reconcile=lambda *_: self.arrange(), watches=watches)
 
-    async def _follow(self, nursery: trio.Nursery, kind: ResourceType) -> None:
-        async with aclosing(changes(self._store, kind)) as events:
-            async for _ in events:
-                self._arrange(nursery)
-
-    def _arrange(self, nursery: trio.Nursery) -> None:
+    def arrange(self) -> None:
         """Stop the listeners that nobody needs any more, and start those that are missing."""
         wanted = {w for service in self._store.list(SERVICE) for w in listening(service) if self._targets(w)}
         for gone in self._running.keys() - wanted:
             self._running.pop(gone).cancel()
         for new in sorted(wanted - self._running.keys()):
             scope = self._running[new] = trio.CancelScope()
-            nursery.start_soon(self._listen, new, scope)
+            self._nursery.start_soon(self._listen, new, scope)
 
     async def _listen(self, where: Listening, scope: trio.CancelScope) -> None:
         """Listen, and go on with the connections that there are when it is over."""
@@ -77,8 +72,12 @@ class Proxies:
         async with trio.open_nursery() as connections:
             with scope, listener:
                 while True:
-                    caller, address = await listener.accept()
-                    connections.start_soon(self._carry, where, caller, str(address[0]))
+                    try:
+                        caller, address = await listener.accept()
+                    except OSError:  # no descriptors left, or the caller has gone again
+                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    else:
+                        connections.start_soon(self._carry, where, caller, str(address[0]))
 
     def _refused(self, where: Listening, error: OSError) -> None:
         service = self._store.find(SERVICE, where.namespace, where.service)
