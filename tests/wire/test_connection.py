@@ -33,7 +33,7 @@ from vanadium_node.wire.frames import (
     encode_frame,
 )
 from vanadium_node.wire.handshake import Role
-from vanadium_node.wire.limits import MAX_CREDIT, Limits
+from vanadium_node.wire.limits import MAX_CREDIT, STREAM_WINDOW_BYTES, Limits
 from vanadium_node.wire.stream import TRANSITIONS as STREAM_TRANSITIONS
 from vanadium_node.wire.stream import StreamEvent, StreamState
 
@@ -113,11 +113,11 @@ def test_both_ends_may_call(pair: ConnectionPair) -> None:
 
 def test_credit_stops_a_sender_and_reading_frees_it() -> None:
     """At most a window and a frame is under way unread; half a window of reading gives credit back."""
-    pair = pair_of(Limits(stream_window_bytes=1000, connection_window_bytes=5000))
+    pair = pair_of()
     number = pair.client.send_request("Up", "", [], has_items=True)
     client, server = pair.client, pair.server
     while client.may_send_item(number):
-        client.send_item(number, bytes(300))
+        client.send_item(number, bytes(STREAM_WINDOW_BYTES * 3 // 10))
     pair.carry()
     items = [e for e in pair.taken(Role.SERVER) if isinstance(e, ReceivedItem)]
     assert len(items) == 4
@@ -253,9 +253,7 @@ steps = st.lists(
 @given(steps, st.sampled_from(Role))
 def test_no_sequence_of_frames_and_wishes_does_anything_unforeseen(taken: list[Frame | str], role: Role) -> None:
     """Whatever the peer sends and we wish, there are events, or one fault and then silence; our mistakes are InputErrors."""
-    end = Connection(
-        role, Limits(stream_window_bytes=50, connection_window_bytes=80, max_streams=3), authenticates=False
-    )
+    end = Connection(role, Limits(max_streams=3), authenticates=False)
     for step in taken:
         if not isinstance(step, str):
             was_failed = end.state is ConnectionState.FAILED

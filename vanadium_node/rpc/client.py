@@ -99,7 +99,7 @@ class Client:
             UnreachableError: the connection ended before the answer; the method may have run.
             NotTrustedError: the server's names no longer count.
         """
-        deadline = self._deadline(timeout)
+        deadline = await self._deadline(timeout)
         number = self._request(method, arguments, granted, deadline, trace_id, has_items=False)
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
@@ -137,7 +137,7 @@ class Client:
 
         Leaving the block before the end cancels the method. Raises as `call` does, from the iteration and `result`.
         """
-        deadline = self._deadline(timeout)
+        deadline = await self._deadline(timeout)
         number = self._request(method, arguments, granted, deadline, "", has_items=has_items)
         stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
         self._streams[number] = stream
@@ -174,8 +174,11 @@ class Client:
             trace_id=trace_id,
         )
 
-    def _deadline(self, timeout: float | None) -> float:
+    async def _deadline(self, timeout: float | None) -> float:
+        """Return when the call must be over, by trio's clock. Somebody who is cancelled already gets no further."""
         deadline = trio.current_effective_deadline()
+        if deadline == -inf:
+            await trio.lowlevel.checkpoint()
         return deadline if timeout is None else min(deadline, trio.current_time() + timeout)
 
     def _give_up(self, number: int) -> None:

@@ -20,10 +20,6 @@ from vanadium_node.wire.limits import Limits
 _RECEIVE_BYTES = 1 << 16
 
 
-def _abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
-
-
 class Link:
     """One end of a connection. Its nursery holds the writer, which is started when it is first needed."""
 
@@ -142,7 +138,16 @@ class Link:
             if self._rest is None and not self.connection.outgoing:
                 self._drained.unpark_all()
                 self._is_armed = False
-                await trio.lowlevel.wait_task_rescheduled(_abort)
+                await trio.lowlevel.wait_task_rescheduled(self._writer_cancelled)
+
+    def _writer_cancelled(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._is_armed = True  # nobody may wake a writer that is about to end
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _abort_writer(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        # The writer is about to be cancelled: a `wake` between now and then must not schedule it a second time.
+        self._is_armed = True
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def _send_rest(self) -> None:
         while self._rest is not None:

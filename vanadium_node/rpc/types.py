@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, Final, Self
 
 from vanadium_node import cbor
-from vanadium_node.errors import DecodeError, InputError
+from vanadium_node.errors import DecodeError, InputError, clip
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.wire.frames import Wire
 from vanadium_node.wire.limits import MAX_DEPTH
@@ -32,6 +32,9 @@ MAX_SHAPE_BYTES: Final = 1 << 16
 
 MAX_VALUE_DEPTH: Final = MAX_DEPTH - 4
 """How deep a value may be nested, with room for the frame, its arguments and their own containers."""
+
+_PARTS: Final[Mapping[str, int]] = {"list": 1, "map": 2, "optional": 1}
+"""How many parts a type of these kinds has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Shape:
                             found.append((label, cls._from_value(shape, depth + 1)))
                         case _:
                             raise InputError("a part of a type is not [label, type]")
+                if len(found) != _PARTS.get(kind, len(found)):
+                    raise InputError(f"a type of the kind '{clip(kind, 20)}' has {len(found)} parts")
                 return cls(kind, name, tuple(found))
             case _:
                 raise InputError("a type is not [kind, name, parts]")

@@ -34,7 +34,7 @@ from vanadium_node.wire.frames import (
     error_fields,
 )
 from vanadium_node.wire.handshake import HandshakeEvent, HandshakeState, Role
-from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
+from vanadium_node.wire.limits import DEFAULT_LIMITS, STREAM_WINDOW_BYTES, Limits
 from vanadium_node.wire.stream import Stream, StreamEvent, StreamState
 
 
@@ -122,7 +122,7 @@ class Connection:
         self.outgoing_bytes = 0
         self._authenticates = authenticates
         self._limits = limits
-        self._flow = Flow(limits)
+        self._flow = Flow(limits.max_frame_bytes)
         self._splitter = FrameSplitter(limits.max_auth_bytes if authenticates else limits.max_frame_bytes)
         self._parity = _OWN_PARITY[role]
         self._last_local = -1 if self._parity else 0
@@ -203,7 +203,7 @@ class Connection:
         self._queue(request)
         self._last_local = number
         state = StreamState.OPEN if has_items else StreamState.ENDED
-        self.own[number] = Stream(state, self._limits.stream_window_bytes, 0)
+        self.own[number] = Stream(state, STREAM_WINDOW_BYTES, 0)
         return number
 
     def send_response(self, number: int, result: Wire) -> None:
@@ -279,7 +279,7 @@ class Connection:
         self._last_remote = number
         self._request_bytes += size
         self.incoming[number] = Stream(
-            StreamState.OPEN if frame.has_items else StreamState.ENDED, self._limits.stream_window_bytes, size
+            StreamState.OPEN if frame.has_items else StreamState.ENDED, STREAM_WINDOW_BYTES, size
         )
         if self.state is not ConnectionState.ACTIVE:
             self.send_error(number, ErrorCode.OVERLOADED, "this server is about to stop", {"retry_elsewhere": 1})

@@ -6,18 +6,18 @@ An item may be sent while credit is above zero, so it overdraws by one frame at 
 from __future__ import annotations
 
 from vanadium_node.errors import ProtocolError
-from vanadium_node.wire.limits import MAX_CREDIT, Limits
+from vanadium_node.wire.limits import CONNECTION_WINDOW_BYTES, MAX_CREDIT, STREAM_WINDOW_BYTES
 from vanadium_node.wire.stream import Stream
 
 
 class Flow:
     """The credit of a connection, and what it has in common with that of its streams."""
 
-    __slots__ = ("_limits", "credit", "unreturned", "used")
+    __slots__ = ("_max_frame_bytes", "credit", "unreturned", "used")
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.credit = limits.connection_window_bytes
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self.credit = CONNECTION_WINDOW_BYTES
         self.used = 0
         self.unreturned = 0
 
@@ -39,17 +39,17 @@ class Flow:
     def received(self, stream: Stream | None, size: int) -> None:
         """Count an item that came in; None for a stream that is closed. Raises ProtocolError when credit is exceeded."""
         self.used += size
-        if self.used > self._limits.connection_window_bytes + self._limits.max_frame_bytes:
+        if self.used > CONNECTION_WINDOW_BYTES + self._max_frame_bytes:
             raise ProtocolError("the peer sent more items than the connection's credit allows")
         if stream is not None:
             stream.used += size
-            if stream.used > self._limits.stream_window_bytes + self._limits.max_frame_bytes:
+            if stream.used > STREAM_WINDOW_BYTES + self._max_frame_bytes:
                 raise ProtocolError("the peer sent more items than its stream's credit allows")
 
     def read_from_stream(self, stream: Stream, size: int) -> int:
         """Count an item of the stream as read, and return the credit to give back now: 0, or half a window at least."""
         stream.unreturned += size
-        if stream.unreturned * 2 < self._limits.stream_window_bytes:
+        if stream.unreturned * 2 < STREAM_WINDOW_BYTES:
             return 0
         returned, stream.unreturned = stream.unreturned, 0
         stream.used -= returned
@@ -58,7 +58,7 @@ class Flow:
     def read_from_connection(self, size: int) -> int:
         """Count an item of any stream as read, and return the credit to give back now."""
         self.unreturned += size
-        if self.unreturned * 2 < self._limits.connection_window_bytes:
+        if self.unreturned * 2 < CONNECTION_WINDOW_BYTES:
             return 0
         returned, self.unreturned = self.unreturned, 0
         self.used -= returned

@@ -10,6 +10,13 @@ MAX_DEPTH: Final = 16
 MAX_CREDIT: Final = 1 << 31
 """Credit that a peer may pile up, in bytes; more is an overflow and breaks the protocol."""
 
+STREAM_WINDOW_BYTES: Final = 256 << 10
+"""Credit of a new stream in each direction: the unread items that its receiver holds at most. Part of the protocol, since
+both ends count with it."""
+
+CONNECTION_WINDOW_BYTES: Final = 2 << 20
+"""Credit of a new connection in each direction, for all its streams together. Part of the protocol too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -32,12 +39,6 @@ class Limits:
 
     max_pings: int = 16
     """Pings answered in one batch of frames; a flood of them is a fault."""
-
-    stream_window_bytes: int = 256 << 10
-    """Unread items of one stream."""
-
-    connection_window_bytes: int = 2 << 20
-    """Unread items of all streams of one connection."""
 
     handshake_timeout: timedelta = timedelta(seconds=10)
     """From accepting the connection to the peer's `auth`; a slow loris is cut off after it."""
