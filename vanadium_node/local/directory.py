@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vanadium_node.errors import StorageError
 from vanadium_node.storage.files import explained, make_private_directory, storage_error, write_private
 
-_MAX_STATE_BYTES = 64 * 1024
+MAX_PATH_BYTES: Final = 76
+"""The longest path of a cluster's directory: a unix socket in a pod's volume has 31 more bytes, and may have 107."""
+
+_MAX_STATE_BYTES: Final = 64 * 1024
 
 
 def default_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -92,8 +95,15 @@ class ClusterDirectory:
         """Make the directory if need be.
 
         Raises:
-            StorageError: it cannot be made, or not be written into.
+            StorageError: it cannot be made, or not be written into, or its path is too long.
         """
+        size = len(os.fsencode(self.path))
+        if size > MAX_PATH_BYTES:
+            raise StorageError(
+                f"cannot use '{self.path}' for the embedded cluster: its path is {size} bytes long, and the paths of pods' "
+                "unix sockets in it would be longer than the system's 107",
+                hint=f"set VANADIUM_LOCAL_DIR to a directory whose path has at most {MAX_PATH_BYTES} bytes",
+            )
         make_private_directory(self.path)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise StorageError(

@@ -52,14 +52,15 @@ async def running_cluster(directory: Path, *, port: int | None = None) -> AsyncI
     store = new_store()
     identity = ServerIdentity.create(files.path, store.now())
     listener = _preferred_socket(files.read_state()) if port is None else listening_socket(port)
-    port = int(listener.getsockname()[1])
-    async with trio.open_nursery() as nursery:
-        logs: PodLogs = await nursery.start(run_machine, store, files.run)
-        async with serving(Rest(store, logs), identity, listener):
-            write_private(files.kubeconfig, identity.kubeconfig(port))
-            files.write_state(State(os.getpid(), port, timestamp(store.now())))
-            yield RunningCluster(files.path, store, port)
-        nursery.cancel_scope.cancel()
+    with listener:
+        port = int(listener.getsockname()[1])
+        async with trio.open_nursery() as nursery:
+            logs: PodLogs = await nursery.start(run_machine, store, files.run)
+            async with serving(Rest(store, logs), identity, listener):
+                write_private(files.kubeconfig, identity.kubeconfig(port))
+                files.write_state(State(os.getpid(), port, timestamp(store.now())))
+                yield RunningCluster(files.path, store, port)
+            nursery.cancel_scope.cancel()
 
 
 def _preferred_socket(last: State | None) -> socket.socket:

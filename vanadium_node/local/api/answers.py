@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from vanadium_node.local.api import tables, views
 from vanadium_node.local.api.errors import ApiError
@@ -25,6 +27,19 @@ class JsonAnswer(Response):
     def render(self, content: Any) -> bytes:
         """Encode the body."""
         return encoded(content)
+
+
+class Pieces(StreamingResponse):
+    """A body that comes piece by piece, from a generator that is closed when the client leaves."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(pieces, media_type=media_type)
+        self._pieces = pieces
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the pieces."""
+        async with aclosing(self._pieces):
+            await super().stream_response(send)
 
 
 def encoded(value: Any) -> bytes:

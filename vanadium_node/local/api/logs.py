@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 
@@ -20,7 +20,7 @@ class PodLogs(Protocol):
         previous: bool = False,
         timestamps: bool = False,
         since_seconds: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield a container's output, in pieces of any size; with `follow`, until the container has ended.
 
         Raises:

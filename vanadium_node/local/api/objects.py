@@ -262,7 +262,7 @@ class ObjectStore:
         """Yield what happens to the objects of a namespace (None: of all) from a version on, for so many seconds.
 
         Without a version, or with `"0"`, the objects that are there come first, as ADDED. Where nothing happened for
-        `bookmark_seconds`, a BOOKMARK tells the version reached.
+        `bookmark_seconds`, and at the end, a BOOKMARK tells the version reached.
 
         Raises:
             ApiError: the version is too long ago, or the watcher too slow (410): list again.
@@ -277,7 +277,7 @@ class ObjectStore:
         while trio.current_time() < end:
             with trio.move_on_at(min(end, trio.current_time() + bookmark_seconds)) as idle:
                 await history.wait_beyond(position)
-            if idle.cancelled_caught:
+            if idle.cancelled_caught and bookmark_seconds < math.inf:
                 yield Event(EventType.BOOKMARK, {"metadata": {"resourceVersion": self.resource_version}})
             changes = history.read(position)
             position += len(changes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 
 from vanadium_node.local.api import patching, schema
-from vanadium_node.local.api.answers import Form, JsonAnswer
+from vanadium_node.local.api.answers import Form, JsonAnswer, Pieces
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.kinds import POD, ResourceType
 from vanadium_node.local.api.logs import PodLogs
@@ -132,22 +134,24 @@ async def _log(store: ObjectStore, logs: PodLogs | None, request: Request, targe
         timestamps=flag(request, "timestamps"),
         since_seconds=number(query.get("sinceSeconds"), "sinceSeconds"),
     )
-    first = await anext(pieces, None)
-    if first is None:
+    try:
+        first = await anext(pieces)  # what is wrong shows before the answer begins
+    except StopAsyncIteration:
         return PlainTextResponse("")
-    return StreamingResponse(
-        _limited(first, pieces, number(query.get("limitBytes"), "limitBytes")), media_type="text/plain"
-    )
+    return Pieces(_limited(first, pieces, number(query.get("limitBytes"), "limitBytes")), "text/plain")
 
 
-async def _limited(first: bytes, rest: AsyncIterator[bytes], limit: int | None) -> AsyncIterator[bytes]:
+async def _limited(first: bytes, rest: AsyncGenerator[bytes, None], limit: int | None) -> AsyncGenerator[bytes, None]:
     """Yield pieces until so many bytes have gone."""
-    left = limit
-    piece: bytes | None = first
-    while piece is not None and (left is None or left > 0):
-        yield piece if left is None else piece[:left]
-        left = None if left is None else left - len(piece)
-        piece = await anext(rest, None)
+    async with aclosing(rest):
+        left = math.inf if limit is None else limit
+        yield first if left >= len(first) else first[:limit]
+        left -= len(first)
+        async for piece in rest:
+            if left <= 0:
+                return
+            yield piece if left >= len(piece) else piece[: int(left)]
+            left -= len(piece)
 
 
 def _container(pod: Object, asked: str | None) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from vanadium_node.local.api import applying, managed, parts, patching, schema, views
-from vanadium_node.local.api.answers import Form, JsonAnswer, encoded
+from vanadium_node.local.api.answers import Form, JsonAnswer, Pieces, encoded
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.history import Event, EventType
 from vanadium_node.local.api.kinds import ResourceType
@@ -89,9 +91,9 @@ class Rest:
     def _watch(self, request: Request, target: Target, options: Options) -> Response:
         check_fields(views.stored_as(target.resource), options.fields)
         lines = self._events(Form.from_request(request), target, options)
-        return StreamingResponse(lines, media_type="application/json;stream=watch")
+        return Pieces(lines, "application/json;stream=watch")
 
-    async def _events(self, form: Form, target: Target, options: Options) -> AsyncIterator[bytes]:
+    async def _events(self, form: Form, target: Target, options: Options) -> AsyncGenerator[bytes, None]:
         """Yield a watch's events, a line each; a refusal on the way is the last one."""
         resource, with_columns = target.resource, True
         version = None if options.wants_initial_events else options.resource_version
@@ -105,13 +107,14 @@ class Rest:
             yield _line(EventType.BOOKMARK, form.bookmark(resource, mark))
             version = last
         try:
-            async for event in self._changes(target, options, version):
-                yield self._event_line(form, target, event, with_columns)
-                with_columns = with_columns and event.type is EventType.BOOKMARK
+            async with aclosing(self._changes(target, options, version)) as changes:
+                async for event in changes:
+                    yield self._event_line(form, target, event, with_columns)
+                    with_columns = with_columns and event.type is EventType.BOOKMARK
         except ApiError as error:
             yield encoded({"type": "ERROR", "object": error.to_status()}) + b"\n"
 
-    def _changes(self, target: Target, options: Options, version: str | None) -> AsyncIterator[Event]:
+    def _changes(self, target: Target, options: Options, version: str | None) -> AsyncGenerator[Event, None]:
         return self.store.watch(
             views.stored_as(target.resource),
             target.namespace,
@@ -119,7 +122,7 @@ class Rest:
             options.labels,
             options.fields,
             seconds=options.timeout_seconds or WATCH_SECONDS,
-            bookmark_seconds=BOOKMARK_SECONDS if options.wants_bookmarks else WATCH_SECONDS,
+            bookmark_seconds=BOOKMARK_SECONDS if options.wants_bookmarks else math.inf,
         )
 
     def _event_line(self, form: Form, target: Target, event: Event, with_columns: bool) -> bytes:

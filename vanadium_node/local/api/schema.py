@@ -46,6 +46,9 @@ _QUANTITIES: Final = frozenset(
 )
 """Fields that hold quantities, or maps of them: a number stands for its text there."""
 
+_FREE_MAPS: Final = frozenset({("ManagedFieldsEntry", "fieldsV1"), ("ControllerRevision", "data")})
+"""Maps that may hold anything: (type, field)."""
+
 _GO_NAMES: Final[Mapping[Any, str]] = types.MappingProxyType(
     {str: "string", int: "int32", bool: "bool", float: "float64"}
 )
@@ -145,10 +148,10 @@ def _checked_struct(
 def _checked_map(value: Any, expected: Any, struct: str, path: str, unknown: Callable[[str], None]) -> Object:
     if not isinstance(value, dict):
         raise _WrongTypeError(value, _go_name(expected), struct, path)
-    arguments = typing.get_args(expected)
-    if not arguments:
+    if (struct, path.rpartition(".")[2]) in _FREE_MAPS:
         return value
-    return {k: _checked(v, arguments[1], struct, f"{path}.{k}", unknown) for k, v in value.items() if v is not None}
+    (_key, item) = typing.get_args(expected) or (str, str)  # the models leave out what maps of texts hold
+    return {k: _checked(v, item, struct, f"{path}.{k}", unknown) for k, v in value.items() if v is not None}
 
 
 def _checked_plain(value: Any, expected: Any, struct: str, path: str) -> Any:
@@ -197,7 +200,7 @@ def _go_name(expected: Any) -> str:
     if typing.get_origin(expected) is list:
         return f"[]{_go_name(arguments[0])}"
     if typing.get_origin(expected) is dict or expected is dict:
-        return f"map[string]{_go_name(arguments[1]) if arguments else 'interface {}'}"
+        return f"map[string]{_go_name(arguments[1]) if arguments else 'string'}"
     return f"v1.{getattr(expected, '__name__', expected)}"
 
 

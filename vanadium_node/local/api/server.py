@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,7 +52,7 @@ def listening_socket(port: int = 0) -> socket.socket:
 async def serving(rest: Rest, identity: ServerIdentity, listener: socket.socket) -> AsyncIterator[None]:
     """Serve the API on a listening socket, which is closed in the end."""
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
+    config.bind = [f"fd://{os.dup(listener.fileno())}"]  # hypercorn closes the descriptor it is given
     config.certfile = str(identity.certificate_file)
     config.keyfile = str(identity.key_file)
     config.alpn_protocols = ["http/1.1"]
