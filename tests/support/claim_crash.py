@@ -55,7 +55,7 @@ def die_at(number: int, directory: Path) -> None:
         if event in CHANGES and str(arguments[0]).startswith(str(directory)):
             count()
 
-    def counted_flush(descriptor: int) -> None:
+    def counted_flush(descriptor: Any) -> None:
         count()
         flush(descriptor)
 

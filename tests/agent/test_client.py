@@ -1,0 +1,154 @@
+"""Programs that act through an agent: they never see the key, and outlive the agent."""
+
+from typing import Any
+
+import pytest
+import trio
+from agent_parties import bless, blessed, default_of, eventually, new_root
+
+from vanadium_node.agent.client import AgentSigner
+from vanadium_node.errors import CallError, UnreachableError
+from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
+from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.cose import SignatureType, verify_signed
+from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.principal import Principal
+
+
+class Greeter(Service):
+    """Tells callers who they are."""
+
+    @method(tag=Tag.READ)
+    def greet(self, call: Call) -> list[str]:
+        """Returns the caller's names."""
+        return list(call.peer.names)
+
+
+async def test_acting_as_the_replica(agents: Any, replica: Principal, root: Principal) -> None:
+    """A client and a server whose keys are at an agent prove who they are over TLS."""
+    async with (
+        agents.serving(replica),
+        agents.acting() as acting,
+        serve(Greeter(), acting, listen=["127.0.0.1:0"]) as server,
+        connect(f"/(root:replica)@{server.addresses[0]}", root) as as_root,
+        serve(Greeter(), root, listen=["127.0.0.1:0"]) as other,
+        connect(f"/(root)@{other.addresses[0]}", acting) as as_replica,
+    ):
+        assert isinstance(acting.signer, AgentSigner)
+        assert acting.public_key == replica.public_key
+        assert await as_root.call("Greet", returns=list[str]) == ["root"]
+        assert await as_replica.call("Greet", returns=list[str]) == ["root:replica"]
+        given = await acting.bless(root.public_key, default_of(acting), "friend", [Caveat.unconstrained()])
+        assert given.names == ("root:replica:friend",)
+
+
+async def test_a_client_waits_for_the_socket(agents: Any, replica: Principal) -> None:
+    """Whoever starts first waits for the other."""
+    names = []
+
+    async def act() -> None:
+        async with agents.acting() as acting:
+            names.append(default_of(acting).names)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(act)
+            await trio.sleep(0.2)
+            assert names == []
+            async with agents.serving(replica):
+                await eventually(lambda: names)
+    assert names == [("root:replica",)]
+
+
+async def test_clients_are_told_of_changes(agents: Any, replica: Principal, root: Principal) -> None:
+    """A renewed blessing reaches all clients of the agent without their asking."""
+    async with agents.serving(replica) as service, agents.acting() as one, agents.acting() as two:
+        renewed = await bless(root, replica, "renewed")
+        await replica.adopt(renewed)
+        service.notify()
+        await eventually(lambda: default_of(one) == renewed and default_of(two) == renewed)
+
+
+async def test_a_client_changes_its_owners_agent(agents: Any, replica: Principal, root: Principal) -> None:
+    """What one client changes, it sees at once, and the others soon."""
+    other = await new_root("other")
+    more = await bless(root, replica, "more")
+    async with agents.serving(replica, immutable=False), agents.acting() as one, agents.acting() as two:
+        await one.set_default(more)
+        assert default_of(one) == more
+        await one.add_roots_of(default_of(other))
+        assert await one.set_for_peer(more, Pattern.parse("other")) is None
+        assert await one.set_for_peer(None, Pattern.parse("other")) == more
+        await eventually(lambda: default_of(two) == more and two.roots.recognizes(other.public_key, "other"))
+    assert default_of(replica) == more
+
+
+async def test_a_pod_agents_clients_cannot_change_it(agents: Any, replica: Principal) -> None:
+    """The refusal comes from the agent."""
+    async with agents.serving(replica), agents.acting() as acting:
+        with pytest.raises(CallError, match="cannot be changed by its clients"):
+            await acting.set_default(None)
+        with pytest.raises(CallError, match="cannot be changed by its clients"):
+            await acting.add_root((await new_root()).public_key, Pattern.parse("x"))
+
+
+async def test_an_agent_is_restarted_under_its_client(agents: Any, replica: Principal, root: Principal) -> None:
+    """The client gets the new key and blessings, and its servers show them to whoever connects next."""
+    successor = await blessed(root, "successor")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            first = await nursery.start(hold, agents, replica)
+            async with agents.acting() as acting, serve(Greeter(), acting, listen=["127.0.0.1:0"]) as server:
+                first.cancel()
+                await eventually(lambda: not agents.path.exists())
+                second = await nursery.start(hold, agents, successor)
+                await eventually(lambda: acting.public_key == successor.public_key)
+                async with connect(f"/(root:successor)@{server.addresses[0]}", root) as client:
+                    assert await client.call("Greet", returns=list[str]) == ["root"]
+                second.cancel()
+
+
+async def test_a_call_waits_for_the_next_agent(agents: Any, replica: Principal) -> None:
+    """Signing while the agent is away succeeds when it is back with the same key."""
+    signatures = []
+
+    async def sign(acting: Principal) -> None:
+        signatures.append(await acting.sign(SignatureType.MESSAGE, b"patience"))
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            first = await nursery.start(hold, agents, replica)
+            async with agents.acting() as acting, trio.open_nursery() as callers:
+                first.cancel()
+                await eventually(lambda: not agents.path.exists())
+                callers.start_soon(sign, acting)
+                await trio.sleep(0.2)
+                second = await nursery.start(hold, agents, replica)
+            second.cancel()
+    assert verify_signed(SignatureType.MESSAGE, signatures[0], replica.public_key, max_bytes=1024) == b"patience"
+
+
+async def test_a_signature_of_another_key_is_never_taken(agents: Any, replica: Principal, root: Principal) -> None:
+    """A signer of before the restart says so, instead of giving what would fail far away."""
+    successor = await blessed(root, "successor")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            first = await nursery.start(hold, agents, replica)
+            async with agents.acting() as acting:
+                signer = acting.signer
+                first.cancel()
+                await eventually(lambda: not agents.path.exists())
+                second = await nursery.start(hold, agents, successor)
+                with pytest.raises(UnreachableError, match="restarted and has another key now; try again"):
+                    await signer.sign(SignatureType.MESSAGE, b"")
+            second.cancel()
+
+
+async def hold(
+    agents: Any, principal: Principal, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve an agent until the scope that is reported is cancelled."""
+    with trio.CancelScope() as scope:
+        async with agents.serving(principal):
+            task_status.started(scope)
+            await trio.sleep_forever()
