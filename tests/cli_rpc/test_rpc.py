@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def fortuned(shell: Shell) -> Iterator[Fortuned]:
     """Start `fortuned` as root and return its address; every one must end well on SIGTERM."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str) -> str:
+    def start(*arguments: str, host: str = "127.0.0.1") -> str:
         process = subprocess.Popen(
             ["fortuned", "--listen", "127.0.0.1:0", *arguments],
             executable=str(Path(sysconfig.get_path("scripts")) / "fortuned"),
@@ -60,7 +61,7 @@ def fortuned(shell: Shell) -> Iterator[Fortuned]:
         processes.append(process)
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.fullmatch(r"NAME=/(127\.0\.0\.1:\d+)\n", line)
+        found = re.fullmatch(rf"NAME=/({re.escape(host)}:\d+)\n", line)
         assert found, line
         return found[1]
 
@@ -146,7 +147,10 @@ def test_permissions(shell: Shell, fortuned: Fortuned) -> None:
     [
         ("vanadium-node rpc identify 127.0.0.1:1", "is not the name of a server; a name is like"),
         ("vanadium-node rpc identify '/(a::b)@127.0.0.1:1'", "a::b"),
-        ("vanadium-node rpc identify /127.0.0.1:1", "nobody answers at 127.0.0.1:1"),
+        (
+            "vanadium-node rpc identify --timeout 0.2 /127.0.0.1:1 2>&1 | tail -n 1 >&2; exit 1",
+            "nobody answers at 127.0.0.1:1",
+        ),
         ("vanadium-node rpc identify /127.0.0.1:99999", "99999"),
         ("fortuned --listen nonsense", "nonsense"),
         ("fortuned --v23.permissions.literal '{'", "not JSON"),
@@ -159,6 +163,21 @@ def test_wrong_input(shell: Shell, line: str, expected: str) -> None:
     refusal = shell.refused(line)
     assert expected in refusal
     assert len(refusal.splitlines()) == 1
+
+
+def test_a_server_that_was_just_started_is_waited_for(shell: Shell, fortuned: Fortuned) -> None:
+    """Nobody answers yet: the tool says so once, tries again for a while, and goes on when the server is there."""
+    with socket.create_server(("127.0.0.2", 0)) as unused:
+        free = unused.getsockname()[1]
+    line = f"(vanadium-node rpc identify /127.0.0.2:{free} && echo found) 2>&1"
+    with subprocess.Popen(
+        ["bash", "-c", line], cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE
+    ) as tool:
+        assert tool.stdout is not None
+        assert b"trying for 5 s" in tool.stdout.readline()
+        fortuned_again = fortuned("--listen", f"127.0.0.2:{free}", host="127.0.0.2")
+        assert fortuned_again.endswith(f":{free}")
+        assert b"found" in tool.stdout.read()
 
 
 def test_an_agent_that_never_comes_is_named(shell: Shell) -> None:

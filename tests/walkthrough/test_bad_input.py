@@ -115,7 +115,9 @@ def test_addresses_and_sockets(rooted: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert str(port) in one_sentence(shell.refused(f"fortuned --v23.tcp.address=127.0.0.1:{port}"))
-    assert f"127.0.0.1:{port}" in one_sentence(shell.refused(f"vanadium-node rpc identify /127.0.0.1:{port}"))
+    assert f"127.0.0.1:{port}" in one_sentence(
+        shell.refused(f"vanadium-node rpc identify --timeout 0.5 /127.0.0.1:{port}")
+    )
     assert f"127.0.0.1:{port}" in one_sentence(shell.refused(f"vanadium-node secret --agent /127.0.0.1:{port} new x"))
     (shell.folder / "secret").write_text("x")
     roots = shell.type("vanadium-node principal get default").strip()

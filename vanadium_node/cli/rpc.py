@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from vanadium_node.cli.output import emit, emit_json, run_async
+from vanadium_node.cli.output import emit, emit_json, note, run_async
+from vanadium_node.errors import UnreachableError
 
 if TYPE_CHECKING:
     from vanadium_node.rpc import Client
     from vanadium_node.rpc.reserved import InterfaceSignature, MethodSignature
 
-RESERVED = "__"
+RESERVED: Final = "__"
 """How the names of reserved methods begin."""
+
+RETRY_SECONDS: Final = 5.0
+RETRY_INTERVAL_SECONDS: Final = 0.1
 
 insecure_option = click.option(
     "--insecure", is_flag=True, help="Talk to any server, and show this principal's blessings to it."
@@ -43,8 +47,36 @@ async def connected(name: str, insecure: bool, timeout: float) -> AsyncIterator[
     from vanadium_node.rpc import Name, connect
 
     target = Name.parse(name)
-    async with own_principal() as principal, connect(target, principal, insecure=insecure, timeout=timeout) as client:
+    async with own_principal() as principal, AsyncExitStack() as stack:
+        patience = Patience(min(timeout, RETRY_SECONDS))
+        while True:
+            try:
+                client = await stack.enter_async_context(connect(target, principal, insecure=insecure, timeout=timeout))
+            except UnreachableError as error:
+                await patience.wait_or_raise(error)
+            else:
+                break
         yield client
+
+
+class Patience:
+    """Trying again for a while where nobody answers: a server that was just started may not listen yet."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end: float | None = None
+
+    async def wait_or_raise(self, error: UnreachableError) -> None:
+        """Wait a moment, having said so once; or raise the error when the time is over."""
+        import trio
+
+        now = trio.current_time()
+        if self._end is None:
+            self._end = now + self._seconds
+            note(f"{error.message}; trying for {self._seconds:g} s")
+        elif now > self._end:
+            raise error
+        await trio.sleep(RETRY_INTERVAL_SECONDS)
 
 
 @command.command()
