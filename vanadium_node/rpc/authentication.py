@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from vanadium_node.errors import ProtocolError
+from vanadium_node.errors import ProtocolError, UnreachableError
 from vanadium_node.rpc.tls import TlsChannel
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
@@ -23,7 +23,8 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
     """Do the TLS handshake on a non-blocking socket.
 
     Raises:
-        ProtocolError: it failed, or the peer left; an alert has been sent where there is one to send.
+        ProtocolError: it failed; an alert has been sent where there is one to send.
+        UnreachableError: the peer left, as a proxy does that has nobody behind it.
         OSError: the connection broke.
     """
     received = 0
@@ -40,7 +41,7 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
         data = await _receive(sock)
         received += len(data)
         if not data:
-            raise ProtocolError("the peer closed the connection during the TLS handshake")
+            raise UnreachableError("the peer closed the connection during the TLS handshake")
         if received > MAX_HANDSHAKE_BYTES:
             raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
 

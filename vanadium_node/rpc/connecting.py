@@ -98,6 +98,8 @@ async def _open(
         await shake_hands(connection, channel)
     except ProtocolError as error:
         raise ProtocolError(f"{name}: {error.message}", hint="is it a server of this kind?") from error
+    except UnreachableError as error:
+        raise UnreachableError(f"{name}: {error.message}", hint="is a server behind this address?") from error
     link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, nursery)
     client = Client(name, link, trusting, PeerIdentity(address=address))
     await client.open(channel)

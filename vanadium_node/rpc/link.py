@@ -33,6 +33,7 @@ class Link:
         "connection",
         "fault",
         "is_broken",
+        "is_peers_fault",
         "is_pinged",
         "last_received",
         "limits",
@@ -49,6 +50,8 @@ class Link:
         """Nothing can be sent any more."""
         self.fault = ""
         """Why the connection ended, where the reason is known."""
+        self.is_peers_fault = False
+        """It ended because the peer broke the protocol, not just the connection."""
         self.last_received = trio.current_time()
         self.is_pinged = False
         """A ping was sent, and nothing has come since."""
@@ -71,7 +74,10 @@ class Link:
             return None
         if not data:
             ended = self.connection.receive_end()
-            self._ended(ended.reason if ended is not None else "the peer closed the connection")
+            if ended is None:
+                self._ended("the peer closed the connection")
+            else:
+                self.blame(ended.reason)
             return None
         self.last_received = trio.current_time()
         self.is_pinged = False
@@ -82,12 +88,18 @@ class Link:
         try:
             frames = self._channel.decrypt(data)
         except ProtocolError as error:
-            self._ended(error.message)
+            self.blame(error.message)
             return None
         if frames is None:
             self._ended("the peer closed the connection")
             return None
         return self.connection.receive(frames) if frames else []
+
+    def blame(self, reason: str) -> None:
+        """Take note that the connection is over because the peer broke the protocol."""
+        self.is_peers_fault = True
+        self.fault = self.fault or reason
+        self._drained.unpark_all()
 
     def _ended(self, reason: str) -> None:
         self.fault = self.fault or reason
@@ -101,7 +113,7 @@ class Link:
         try:
             data = self._channel.encrypt(self.connection.take_outgoing())
         except ProtocolError as error:
-            self._ended(error.message)
+            self.blame(error.message)
             self.abort()
             return
         try:

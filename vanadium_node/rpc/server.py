@@ -20,7 +20,7 @@ from typing import Final
 import trio
 from OpenSSL import SSL
 
-from vanadium_node.errors import ConfigurationError, ErrorCode, VanadiumError
+from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands, sign_auth
 from vanadium_node.rpc.deadlines import Deadlines
@@ -86,7 +86,7 @@ class Server:
     async def accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         """Take connections of one listener until the server drains or is cancelled."""
         with self._accepting:
-            while True:
+            while listener.fileno() != -1:
                 try:
                     await trio.lowlevel.wait_readable(listener)
                 except trio.ClosedResourceError:
@@ -149,7 +149,9 @@ class Server:
                         nursery.cancel_scope.deadline = inf
                         await self._until_end(session)
                 except (VanadiumError, OSError) as error:
-                    log.info("connection from %s ended before it was up: %s", address or f"user {uid}", error)
+                    # A connection that is only opened and closed is a probe, or a client that changed its mind.
+                    level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
+                    log.log(level, "connection from %s ended before it was up: %s", address or f"user {uid}", error)
                 finally:
                     if not is_known:
                         self._unauthenticated -= 1
@@ -202,7 +204,7 @@ class Server:
     def _close(self, session: Session) -> None:
         link = session.link
         if link.fault:
-            level = logging.DEBUG if link.fault == "the peer closed the connection" else logging.INFO
+            level = logging.INFO if link.is_peers_fault else logging.DEBUG
             log.log(level, "connection from %s ended: %s", session, link.fault)
         self._sessions.pop(session, None)
         session.close()
@@ -212,13 +214,13 @@ class Server:
 
     async def look_after(self) -> None:
         """Ping silent peers, end dead ones, and show renewed blessings, until cancelled."""
+        idle_seconds = self._host.limits.idle_timeout.total_seconds()
         while True:
-            await trio.sleep(RENEWAL_INTERVAL.total_seconds())
-            idle_seconds = self._host.limits.idle_timeout.total_seconds()
+            await trio.sleep(min(RENEWAL_INTERVAL.total_seconds(), idle_seconds / 2))
             now = trio.current_time()
             for session in tuple(self._sessions):
                 silent = now - session.link.last_received
-                if silent > 2 * idle_seconds:
+                if silent > 2 * idle_seconds and session.link.is_pinged:
                     session.link.fault = f"nothing came for {silent:.0f} s, not even an answer to a ping"
                     session.link.abort()
                 elif silent > idle_seconds and not session.link.is_pinged:

@@ -181,7 +181,7 @@ class Session:
             case Auth():
                 return self._authenticate(event)
             case Failed(reason):
-                self.link.fault = reason
+                self.link.blame(reason)
                 return False
             case Goaway(_, code, reason):
                 self.link.fault = f"the peer ended the connection: {clip(code)} {clip(reason)}"
@@ -195,13 +195,13 @@ class Session:
         connection = self.link.connection
         self._auths += 1
         if self._auths > MAX_AUTHS + (self._time - self._since) / AUTH_SECONDS:
-            self.link.fault = connection.fail(ErrorCode.OVERLOADED, "the peer showed itself too often").reason
+            self.link.blame(connection.fail(ErrorCode.OVERLOADED, "the peer showed itself too often").reason)
             return False
         try:
             credentials = verify_auth(auth, connection.role.other, self.binding, self.host.chains)
         except (ProtocolError, NotTrustedError) as error:
             code = ErrorCode.NOT_TRUSTED if isinstance(error, NotTrustedError) else ErrorCode.BAD_ARG
-            self.link.fault = connection.fail(code, error.message).reason
+            self.link.blame(connection.fail(code, error.message).reason)
             return False
         self.trust = PeerTrust(credentials, self._address, self.host.validators)
         self._refusals.clear()

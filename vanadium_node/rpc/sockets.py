@@ -92,8 +92,10 @@ def _why(error: BaseException) -> str:
         return "; ".join(dict.fromkeys(_why(each) for each in cause.exceptions))
     if isinstance(cause, OSError):
         return _why(cause)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "the name is unknown"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return str(error)
 
 
