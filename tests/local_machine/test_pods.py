@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -79,7 +80,7 @@ async def test_force_deletion_kills_at_once(bench: Bench) -> None:
 
 async def test_init_containers_run_in_order_and_share_volumes(bench: Bench) -> None:
     """Each init container ends before the next begins; what they leave in a volume is there for the container."""
-    mount = {"volumeMounts": [{"name": "v", "mountPath": "/work"}]}
+    mount: dict[str, Any] = {"volumeMounts": [{"name": "v", "mountPath": "/work"}]}
     bench.pod(
         shell("cat /work/list; exec sleep 1000", **mount),
         initContainers=[
@@ -94,7 +95,7 @@ async def test_init_containers_run_in_order_and_share_volumes(bench: Bench) -> N
 
 async def test_a_sidecar_starts_first_and_ends_last(bench: Bench) -> None:
     """A native sidecar is up, by its startup probe, before what comes after it, and outlives the containers."""
-    mount = {"volumeMounts": [{"name": "v", "mountPath": "/work"}]}
+    mount: dict[str, Any] = {"volumeMounts": [{"name": "v", "mountPath": "/work"}]}
     say = "trap 'echo {0} >> /work/ends; exit 0' TERM; {1}; while :; do sleep 0.02; done"
     bench.store.create(PERSISTENT_VOLUME_CLAIM, {"metadata": {"name": "kept"}, "spec": _claim()})
     bench.pod(
@@ -409,7 +410,7 @@ async def test_network_probes(bench: Bench) -> None:
 
 async def test_hooks(bench: Bench) -> None:
     """A start hook runs after the start, a stop hook before SIGTERM."""
-    mounts = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
+    mounts: dict[str, Any] = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
     hooks = {
         "postStart": {"exec": {"command": ["sh", "-c", "echo started >> /d/hooks"]}},
         "preStop": {"exec": {"command": ["sh", "-c", "echo stopping >> /d/hooks"]}},

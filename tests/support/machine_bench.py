@@ -121,7 +121,7 @@ class Bench:
         seen = b""
         await self.until(lambda pod: _has_started(pod, container), name=name)
         with trio.fail_after(WAIT_SECONDS):
-            async with aclosing(self.logs.read_logs("default", name, container, follow=True)) as pieces:  # type: ignore[type-var]
+            async with aclosing(self.logs.read_logs("default", name, container, follow=True)) as pieces:
                 async for piece in pieces:
                     seen += piece
                     if text in seen.decode():
@@ -158,6 +158,12 @@ def conditions(obj: Object) -> dict[str, str]:
     return {c["type"]: c["status"] for c in obj.get("status", {}).get("conditions") or ()}
 
 
+def condition_of(obj: Object, kind: str) -> Object:
+    """Return the condition of a type, empty where there is none."""
+    found = (c for c in obj.get("status", {}).get("conditions") or () if c["type"] == kind)
+    return next(found, {})
+
+
 def state(pod: Object, number: int = 0, key: str = "containerStatuses") -> Object:
     """Return the state of one of a pod's containers."""
     statuses = pod.get("status", {}).get(key) or [{"state": {}}] * (number + 1)
@@ -178,12 +184,13 @@ def _has_started(pod: Object, container: str) -> bool:
 
 
 @asynccontextmanager
-async def running_bench(root: Path) -> AsyncIterator[Bench]:
-    """Run a machine while the block lasts; a bug that it has noted fails the test."""
+async def running_bench(root: Path, *, noting: str = "") -> AsyncIterator[Bench]:
+    """Run a machine while the block lasts; a bug that it has noted fails the test, unless the test expects it."""
     store = new_store(trio_time())
     async with trio.open_nursery() as nursery:
         logs: PodLogs = await nursery.start(run_machine, store, root)
         bench = Bench(store, logs, root)
         yield bench
         nursery.cancel_scope.cancel()
-    assert not bench.journal(), bench.journal()
+    journal = bench.journal()
+    assert noting in journal if noting else not journal, journal

@@ -87,7 +87,7 @@ class Deployments:
                 self._scale(deployment, rs, 0)
             if self._has_pods(sets):
                 return False
-        shares = [_share(rs) for rs in sets]
+        shares = [_share_at_most(rs) for rs in sets]
         replicas = grown(wanted, bounds, Share(replicas=0, available=0), shares)
         number = max(map(revisions.revision, sets), default=0) + 1
         try:
@@ -177,7 +177,7 @@ class Deployments:
 
     def _roll(self, deployment: Object, new: Object, old: Sequence[Object]) -> None:
         wanted, bounds = _wanted(deployment), Bounds.from_deployment(deployment)
-        replicas = grown(wanted, bounds, _share(new), [_share(rs) for rs in old])
+        replicas = grown(wanted, bounds, _share(new), [_share_at_most(rs) for rs in old])
         if replicas != _replicas(new):
             self._scale(deployment, new, replicas)
             return
@@ -242,6 +242,12 @@ def _replicas(rs: Object) -> int:
 def _share(rs: Object) -> Share:
     available = int((rs.get("status") or {}).get("availableReplicas") or 0)
     return Share(replicas=_replicas(rs), available=min(available, _replicas(rs)))
+
+
+def _share_at_most(rs: Object) -> Share:
+    """Return a replica set's part with pods that are still to go: they take room until they have been asked to end."""
+    there = int((rs.get("status") or {}).get("replicas") or 0)
+    return Share(replicas=max(_replicas(rs), there), available=_share(rs).available)
 
 
 def _oldest_first(sets: Iterable[Object]) -> tuple[Object, ...]:

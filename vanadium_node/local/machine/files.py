@@ -27,7 +27,11 @@ class File:
 
 
 def write_together(place: Path, files: Mapping[str, File]) -> None:
-    """Make `place` hold exactly these files (by relative path); nothing is touched when it does already."""
+    """Make `place` hold exactly these files (by relative path); nothing is touched when it does already.
+
+    Parts of paths that would lead out of `place` are dropped.
+    """
+    files = {_inside(name): file for name, file in files.items()}
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     current = place / _CURRENT
     if current.exists() and _content(current) == {name: file.content for name, file in files.items()}:
@@ -37,7 +41,7 @@ def write_together(place: Path, files: Mapping[str, File]) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     for name, file in files.items():
-        _write(_inside(fresh, name), file)
+        _write(fresh / name, file)
     _link(current, fresh.name)
     _show(place, {PurePosixPath(name).parts[0] for name in files})
     for old in place.glob("..[0-9]*"):
@@ -53,10 +57,8 @@ def _write(path: Path, file: File) -> None:
     path.chmod((file.mode & OWNER_ONLY) | 0o400)
 
 
-def _inside(root: Path, name: str) -> Path:
-    """Return a path below `root`; parts that would lead out of it are dropped."""
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
-    return root.joinpath(*parts)
+def _inside(name: str) -> str:
+    return "/".join(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
 
 
 def _link(link: Path, target: str) -> None:

@@ -31,3 +31,8 @@ class Journal:
     def bug(self, where: str, error: BaseException) -> None:
         """Write down an exception that should not have happened."""
         self.note(f"bug in {where}: {''.join(traceback.format_exception(error)).rstrip()}")
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the first error in a group of groups of errors; any other error is its own cause."""
+    return cause_of(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

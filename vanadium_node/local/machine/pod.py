@@ -20,7 +20,7 @@ from vanadium_node.local.api.objects import ApiError, Object, ObjectStore, times
 from vanadium_node.local.machine.addresses import Addresses
 from vanadium_node.local.machine.bell import Bell
 from vanadium_node.local.machine.container import Runner
-from vanadium_node.local.machine.journal import Journal
+from vanadium_node.local.machine.journal import Journal, cause_of
 from vanadium_node.local.machine.pod_status import ContainerRecord, PodFacts, pod_status
 from vanadium_node.local.machine.processes import Watchdog
 from vanadium_node.local.machine.recorder import Recorder
@@ -90,7 +90,8 @@ class PodWorker:
             await self._live()
         except Exception as error:  # noqa: BLE001 - the boundary where a bug in one pod's task must not stop the others
             self._node.journal.bug(f"pod {self._pod['metadata']['namespace']}/{self._pod['metadata']['name']}", error)
-            self._node.events.warning(self.pod(), "FailedSync", f"error syncing pod: {type(error).__name__}")
+            text = f"error syncing pod: {type(cause_of(error)).__name__}; the machine's log has the traceback"
+            self._node.events.warning(self.pod(), "FailedSync", text)
             await self._asked_to_end.wait()
         self._remove()
 
