@@ -63,7 +63,8 @@ class Chain:
         signer, digest = certificates[0].public_key, b""
         for number, certificate in enumerate(certificates):
             if not certificate.signed.is_signed_by(signer, digest):
-                raise DecodeError(f"certificate {number} of a chain is not signed by the key of the one before it")
+                whose = "the key of the one before it" if number else "its own key"
+                raise DecodeError(f"certificate {number} of a chain is not signed by {whose}")
             signer, digest = certificate.public_key, chain_digest(digest, certificate.encoded)
         chain = cls(certificates, digest)
         if len(chain.name.encode()) > MAX_NAME_BYTES:

@@ -52,7 +52,7 @@ class Caveat:
         check = _TAKES.get(id_)
         if check is not None and not check(parameter):
             raise InputError(f"the parameter of a caveat with id {id_} is not what it takes")
-        return cls(id_, cbor.encode(parameter))
+        return cls(int(id_), cbor.encode(parameter))
 
     @classmethod
     def decode(cls, value: cbor.Value) -> Self:
