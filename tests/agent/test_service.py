@@ -81,7 +81,7 @@ async def test_a_pod_agents_store_and_roots_cannot_be_changed(agents: Any, repli
             ("BlessingStoreSet", own, "root"),
             ("BlessingRootsAdd", other, "other"),
         ):
-            with pytest.raises(CallError, match="cannot be changed by its clients.*principal fork") as refused:
+            with pytest.raises(CallError, match=r"cannot be changed by its clients.*principal fork") as refused:
                 await agent.call(method, *arguments)
             assert refused.value.code is ErrorCode.NO_ACCESS
     assert (replica.store, replica.roots) == (store, roots)

@@ -59,7 +59,7 @@ def die_at(number: int, directory: Path) -> None:
         count()
         flush(descriptor)
 
-    os.fsync = counted_flush
+    os.fsync = counted_flush  # type: ignore[assignment]
     sys.addaudithook(audit)
 
 

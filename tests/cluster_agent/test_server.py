@@ -1,0 +1,129 @@
+"""Starting a cluster agent: unclaimed or with an identity, and what is refused before it serves."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from agent_parties import blessed, default_of, new_root
+
+from vanadium_node.cluster_agent import Serving, run
+from vanadium_node.config import ClusterAgentSettings
+from vanadium_node.errors import CallError, ConfigurationError, ErrorCode, NotTrustedError, StorageError
+from vanadium_node.rpc import connect
+from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.principal import Principal
+
+
+def claimable(folder: Path, root: Principal) -> ClusterAgentSettings:
+    """Return the settings of an agent that `root:$` may claim and `root` administer."""
+    return ClusterAgentSettings(
+        root_dir=folder / "data",
+        listen="127.0.0.1:0",
+        root_blessings=(default_of(root),),
+        claimer=(Pattern.parse("root:$"),),
+        admin=(Pattern.parse("root"),),
+    )
+
+
+async def test_from_nothing_to_a_secret(tmp_path: Path) -> None:
+    """An agent in an empty directory is claimed and then serves; after a restart it is still claimed."""
+    root = await new_root()
+    settings = claimable(tmp_path, root)
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        serving: Serving = await nursery.start(lambda task_status: run(settings, stop=stop, task_status=task_status))
+        assert serving.names == ()
+        assert serving.name.startswith("/127.0.0.1:")
+        async with connect(serving.name, root, insecure=True) as client:
+            with pytest.raises(CallError, match=r"not claimed yet.*claim-cluster-agent") as refused:
+                await client.call("ForgetSecret", "x")
+            assert refused.value.code is ErrorCode.NO_ACCESS
+            key = client.server.public_key
+            assert key is not None
+            own = default_of(root)
+            agent = await root.bless(key, own, "agent", [Caveat.unconstrained()])
+            await client.call("Claim", "", returns=type(None), granted=agent)
+            granted = await root.bless(key, own, "foo", [Caveat.unconstrained()])
+            secret = await client.call("NewSecret", returns=str, granted=granted)
+        stop.set()
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        serving = await nursery.start(lambda task_status: run(settings, stop=stop, task_status=task_status))
+        assert serving.names == ("root:agent",)
+        replica = Principal((await new_root()).signer, roots=root.roots)
+        async with connect(serving.name, replica) as client:
+            assert client.server.public_key == key
+            await client.call("SeekBlessings", secret)
+        stop.set()
+
+
+async def test_an_unclaimed_agent_has_no_name_that_counts(tmp_path: Path) -> None:
+    """A pod agent that comes before the claim refuses it, and has shown nothing."""
+    root = await new_root()
+    settings = claimable(tmp_path, root)
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        serving: Serving = await nursery.start(lambda task_status: run(settings, stop=stop, task_status=task_status))
+        with pytest.raises(NotTrustedError, match="unclaimed"):
+            async with connect(serving.name, await blessed(root, "pod")):
+                pass
+        stop.set()
+
+
+@pytest.mark.parametrize("missing", ["root_blessings", "claimer", "admin"])
+async def test_an_agent_that_nobody_could_claim_is_refused(tmp_path: Path, missing: str) -> None:
+    """The three settings are named, as flags and as variables."""
+    settings = replace(claimable(tmp_path, await new_root()), **{missing: ()})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"nobody could claim it; set --root-blessings.*CLAIMER"):
+        await run(settings)
+
+
+async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """So is the next step; and no task is left behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = replace(claimable(tmp_path, await new_root()), listen=f"127.0.0.1:{port}")
+        with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}.*choose another port"):
+            await run(settings)
+
+
+async def test_damage_is_named(tmp_path: Path) -> None:
+    """A database or a key that cannot be read ends the agent with the file's name, and nothing is overwritten."""
+    root = await new_root()
+    for file in ("secrets.db", "principal/private-key.pem"):
+        folder = tmp_path / file.replace("/", "-")
+        with trio.move_on_after(0.5):
+            await run(claimable(folder, root))
+        damaged = folder / "data" / file
+        for path in damaged.parent.glob(f"{damaged.name}-*"):
+            path.unlink()  # the write-ahead log could repair the database
+        damaged.write_bytes(b"damage" * 100)
+        with pytest.raises(StorageError, match=str(damaged)):
+            await run(claimable(folder, root))
+        assert damaged.read_bytes() == b"damage" * 100
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "no such file"), ("{", "not JSON"), ('{"Boss": {}}', "is not a tag")]
+)
+async def test_permissions_that_cannot_be_read(cluster: Any, content: str | None, reason: str) -> None:
+    """The file is named; nobody is admitted by mistake."""
+    file = cluster.folder / "permissions.json"
+    if content is not None:
+        file.write_text(content)
+    settings = replace(cluster.settings(), permissions=None, permissions_file=file)
+    with pytest.raises((ConfigurationError, StorageError), match=f"(?s){file}.*{reason}"):
+        await run(settings)
+
+
+async def test_an_empty_pairing_token_is_refused(tmp_path: Path) -> None:
+    """An empty file would be a token that everybody knows."""
+    file = tmp_path / "token"
+    file.write_text("\n")
+    settings = replace(claimable(tmp_path, await new_root()), pairing_token_file=file)
+    with pytest.raises(ConfigurationError, match=f"token file '{file}' is empty"):
+        await run(settings)
