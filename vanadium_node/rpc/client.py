@@ -18,6 +18,7 @@ import trio
 
 from vanadium_node.errors import (
     CallError,
+    DecodeError,
     ErrorCode,
     InputError,
     NotTrustedError,
@@ -35,7 +36,7 @@ from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name
 from vanadium_node.rpc.tls import TlsChannel
 from vanadium_node.rpc.trust import PeerTrust, names_of
-from vanadium_node.rpc.types import codec_of, from_wire, to_wire
+from vanadium_node.rpc.types import Codec, codec_of, to_wire
 from vanadium_node.security.authorization import describe_peer
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
@@ -77,6 +78,8 @@ class Client:
         self._end = ""
         """Why no call can be made any more; empty while calls can."""
         self._credit = trio.lowlevel.ParkingLot()
+        self._codecs: dict[object, Codec] = {}
+        """Codecs of results asked for so far: the program's annotations, so they are few."""
 
     # Calls
 
@@ -120,7 +123,13 @@ class Client:
             raise call_error(response.error)
         if returns is object:
             return response.result
-        return from_wire(codec_of(returns), response.result, f"the result of {method}")
+        codec = self._codecs.get(returns)
+        if codec is None:
+            codec = self._codecs[returns] = codec_of(returns)
+        try:
+            return codec.from_wire(response.result)
+        except InputError as error:
+            raise DecodeError(f"the result of {method} is wrong: {error.message}") from error
 
     @asynccontextmanager
     async def stream(
