@@ -40,7 +40,8 @@ async def serve(directory: Path, *, port: int | None, ready: Callable[[RunningCl
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with running_cluster(directory, port=port) as cluster:
                 ready(cluster)
-                await anext(aiter(signals))
+                number = await anext(aiter(signals))
+                _log.warning("ending the cluster on %s", signal.Signals(number).name)
     finally:
         os.close(lock)
 

@@ -20,8 +20,8 @@ class StandardAdmission:
         Raises:
             ApiError: it is not valid (422).
         """
-        defaults.begin(resource, obj)
         defaults.fill(resource, obj)
+        defaults.begin(resource, obj)
         self._refuse(resource, obj, None)
         if resource is SERVICE:
             allocation.give(store, obj, None)
