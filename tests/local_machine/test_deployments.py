@@ -1,14 +1,16 @@
 """Deployments: rolling updates, histories, deadlines and what else `kubectl rollout` relies on."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from machine_bench import Bench, condition_of, conditions, container
+from machine_bench import Bench, condition_of, conditions, container, running_bench, shell, state
 from trio.testing import MockClock
 
 from vanadium_node.local.api.kinds import DEPLOYMENT, NAMESPACE, POD, REPLICA_SET
 from vanadium_node.local.api.objects import Object
+from vanadium_node.local.machine.deployments import Deployments
 
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -240,3 +242,38 @@ async def test_a_broken_update_leaves_the_old_pods_in_service(bench: Bench, imag
     await bench.until(lambda d: d["status"].get("updatedReplicas") == 1, DEPLOYMENT, "web")
     await trio.sleep(0.2)
     assert images(bench) == ["image:1", "image:1", image]
+
+
+async def test_recreate_promises_all_its_pods(bench: Bench) -> None:
+    """Such a deployment is available only when every pod is."""
+    bench.deployment(container(readinessProbe={"exec": {"command": ["false"]}}), strategy={"type": "Recreate"})
+    deployment = await bench.until(lambda d: "Available" in conditions(d), DEPLOYMENT, "web")
+    assert conditions(deployment)["Available"] == "False"
+
+
+async def test_a_deadline_passes_while_old_pods_end(
+    clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deployment says so, although it has no new replica set yet, and is not looked at over and over."""
+    turns: list[str] = []
+    reconcile = Deployments.reconcile
+
+    def counted(self: Deployments, namespace: str, name: str) -> float | None:
+        turns.append(name)
+        return reconcile(self, namespace, name)
+
+    monkeypatch.setattr(Deployments, "reconcile", counted)
+    async with running_bench(tmp_path / "m") as bench:
+        never: dict[str, Any] = {"readinessProbe": {"exec": {"command": ["false"]}}}
+        stubborn = shell("trap '' TERM; echo up; while :; do sleep 0.1; done", **never)
+        bench.deployment(stubborn, replicas=1, strategy={"type": "Recreate"}, progressDeadlineSeconds=3)
+        (pod,) = [await bench.until_any(lambda p: "running" in state(p))]
+        await bench.until_logged("up", name=pod["metadata"]["name"])
+        use(bench, "image:2")
+        await bench.until(lambda d: d["status"]["observedGeneration"] == 2, DEPLOYMENT, "web")
+        clock.jump(4)
+        deployment = await bench.until(lambda d: conditions(d).get("Progressing") == "False", DEPLOYMENT, "web")
+        assert condition_of(deployment, "Progressing")["message"] == 'Deployment "web" has timed out progressing.'
+        before = len(turns)
+        await trio.sleep(0.3)
+        assert len(turns) - before < 10

@@ -86,8 +86,8 @@ async def test_a_bug_in_one_pod_is_its_event_and_the_others_go_on(
         bench.pod(container(), name="cursed")
         bench.pod(container(), name="blessed")
         await bench.until_ready("blessed")
-        (message,) = bench.messages("FailedSync", "cursed")
-        assert message.startswith("error syncing pod: ZeroDivisionError")
+        event = await bench.until_event("FailedSync", "cursed")
+        assert event["message"].startswith("error syncing pod: ZeroDivisionError")
         bench.store.delete(POD, "default", "cursed")
         await bench.until_gone("cursed")
 

@@ -172,6 +172,21 @@ def test_a_log_does_not_grow_without_end(tmp_path: Path) -> None:
     assert log.last_lines(1, 1000) == "line 199"
 
 
+async def test_a_slow_reader_loses_only_what_is_gone(tmp_path: Path) -> None:
+    """After several rotations a follower goes on with the oldest line that is kept, never inside of one."""
+    log = ContainerLog(tmp_path / "log", lambda: NOW, max_bytes=1000)
+    log.write(b"line 0\n")
+    pieces = log.read(follow=True, tail_lines=None, timestamps=False, since=None)
+    seen = await anext(pieces)
+    for number in range(1, 200):
+        log.write(f"line {number} of many\n".encode())
+    log.close()
+    kept = await _read(log)
+    async for piece in pieces:
+        seen += piece
+    assert seen == b"line 0\n" + kept
+
+
 def test_addresses_are_unique_and_given_again_late() -> None:
     """Two clusters share no address; one that was given back waits at the end of the queue."""
     with Addresses.claimed() as ours, Addresses.claimed() as theirs:

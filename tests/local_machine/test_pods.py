@@ -10,7 +10,7 @@ import trio
 from machine_bench import Bench, conditions, container, restarts, shell, state
 from trio.testing import MockClock
 
-from vanadium_node.local.api.kinds import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, POD, SECRET, SERVICE
+from vanadium_node.local.api.kinds import CONFIG_MAP, EVENT, PERSISTENT_VOLUME_CLAIM, POD, SECRET, SERVICE
 from vanadium_node.local.api.objects import ApiError, Object
 
 
@@ -445,6 +445,88 @@ async def test_pods_for_other_nodes_wait(bench: Bench) -> None:
     assert "nodeName" not in pod["spec"]
     await trio.sleep(0.05)
     assert bench.reasons() == ["FailedScheduling"]
+
+
+async def test_a_variable_that_no_process_can_have(bench: Bench) -> None:
+    """A NUL byte in a Secret is the container's fault, not the machine's."""
+    bench.store.create(SECRET, {"metadata": {"name": "s"}, "data": {"k": "YQBi"}})
+    source = {"secretKeyRef": {"name": "s", "key": "k"}}
+    bench.pod(container(env=[{"name": "X", "valueFrom": source}]))
+    await bench.until_waiting("RunContainerError")
+    assert "invalid argument" in (await bench.until_event("Failed"))["message"]
+
+
+async def test_probes_that_make_no_sense_only_fail(bench: Bench) -> None:
+    """The containers run on, and are not ready."""
+    actions: list[Object] = [
+        {"httpGet": {"port": 80, "path": "/\0"}},
+        {"httpGet": {"port": 80, "host": "\u2028"}},
+        {"httpGet": {"port": 80, "httpHeaders": [{"name": "X-Name", "value": "\u20ac"}]}},
+        {"tcpSocket": {"port": 80, "host": "a\0b"}},
+        {"tcpSocket": {"port": "nope"}},
+        {"exec": {"command": ["a\0b"]}},
+        {"exec": {"command": ["no-such-program"]}},
+    ]
+    bench.pod(*(container(f"c{n}", readinessProbe={**a, "periodSeconds": 1}) for n, a in enumerate(actions)))
+    for number in range(len(actions)):
+        path = f"spec.containers{{c{number}}}"
+        await bench.until_any(
+            lambda e, p=path: e["reason"] == "Unhealthy" and e["involvedObject"]["fieldPath"] == p, EVENT
+        )  # type: ignore[misc]
+    pod = bench.store.get(POD, "default", "pod")
+    assert pod["status"]["phase"] == "Running"
+    assert conditions(pod)["Ready"] == "False"
+
+
+async def test_no_time_to_end_is_a_time(bench: Bench) -> None:
+    """A grace period of 0 does not mean the default."""
+    stubborn = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    bench.pod(shell(stubborn), restartPolicy="Never", terminationGracePeriodSeconds=0, activeDeadlineSeconds=1)
+    with trio.fail_after(10):
+        await bench.until(lambda p: "terminated" in state(p))
+
+
+async def test_a_volume_that_cannot_be_refreshed_does_not_end_its_pods(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is told as an event; the containers keep the old files and go on."""
+    bench.store.create(SECRET, {"metadata": {"name": "s"}, "stringData": {"key": "old"}})
+    bench.pod(
+        shell("exec sleep 1000", volumeMounts=[{"name": "s", "mountPath": "/s"}]),
+        volumes=[{"name": "s", "secret": {"secretName": "s"}}],
+    )
+    await bench.until_ready()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vanadium_node.local.machine.volumes.write_together", full)
+    bench.store.modify(SECRET, "default", "s", lambda obj: obj.update(data={"key": "bmV3"}))
+    assert "No space left" in (await bench.until_event("FailedMount"))["message"]
+    assert bench.store.get(POD, "default", "pod")["status"]["phase"] == "Running"
+
+
+async def test_a_part_of_a_volume_named_by_a_variable(bench: Bench) -> None:
+    """`subPathExpr` gives each pod its own part of a disk."""
+    mount = {"name": "d", "mountPath": "/d", "subPathExpr": "logs/$(NAME)"}
+    name = {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    bench.pod(
+        shell("echo hi > /d/file; echo done; exec sleep 1000", env=[name], volumeMounts=[mount]),
+        volumes=[{"name": "d", "gcePersistentDisk": {"pdName": "disk"}}],
+    )
+    await bench.until_logged("done")
+    assert (bench.root / "disks" / "pd-disk" / "logs" / "pod" / "file").read_text() == "hi\n"
+
+
+async def test_systems_without_process_handles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no pidfd_open, a thread waits for each process."""
+    monkeypatch.delattr(os, "pidfd_open")
+    bench.pod(shell("echo $$$$; exec sleep 1000"))
+    process = int((await bench.until_logged("\n")).strip())
+    os.kill(process, signal.SIGKILL)
+    await bench.until(lambda p: restarts(p) == 1 and "running" in state(p))
+    bench.store.delete(POD, "default", "pod")
+    await bench.until_gone()
 
 
 async def _until_dead(pid: int) -> None:

@@ -1,6 +1,7 @@
 """Services: addresses, endpoints, proxies, names. Real sockets."""
 
 import socket
+import struct
 
 import pytest
 import trio
@@ -159,3 +160,47 @@ async def test_an_address_in_use_is_told(bench: Bench) -> None:
         await until_endpoints(bench, 1)
         await trio.sleep(0.1)
         assert "127.77.66.55:80" in bench.messages("ListenFailed", "who")[0]
+
+
+KEEP = """
+import os, socket, struct, sys
+listener = socket.create_server((os.environ["VANADIUM_POD_IP"], 7000))
+kept = []
+while True:
+    connection, _ = listener.accept()
+    if sys.argv[1] == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    else:
+        kept.append(connection)
+"""
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_reset_ends_one_connection_and_nothing_else(bench: Bench, who: str) -> None:
+    """Whichever end breaks a connection, the service goes on."""
+    made = service(bench, ports=[{"port": 80, "targetPort": 7000}])
+    mode = "reset" if who == "server" else "keep"
+    bench.pod(container(command=["python3", "-c", KEEP, mode]), labels={"app": "who"})
+    await until_endpoints(bench, 1)
+    with trio.fail_after(5):
+        for _ in range(3):
+            stream = await _connected(made["spec"]["clusterIP"])
+            if who == "client":
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await stream.send_all(b"x")
+            else:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            await stream.aclose()
+    await trio.sleep(0.1)
+    assert bench.store.get(POD, "default", "pod")["status"]["phase"] == "Running"
+
+
+async def _connected(address: str) -> trio.SocketStream:
+    """Connect, once somebody listens."""
+    while True:
+        try:
+            return await trio.open_tcp_stream(address, 80)
+        except OSError:
+            await trio.sleep(0.02)

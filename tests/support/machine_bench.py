@@ -74,6 +74,19 @@ class Bench:
                         return event.object
         raise AssertionError("a watch without an end has ended")
 
+    async def until_any(self, holds: Callable[[Object], bool], kind: ResourceType = POD) -> Object:
+        """Wait until something holds of any object of a kind, and return that object."""
+        with trio.fail_after(WAIT_SECONDS):
+            async with aclosing(self.store.watch(kind)) as events:
+                async for event in events:
+                    if holds(event.object):
+                        return event.object
+        raise AssertionError("a watch without an end has ended")
+
+    async def until_event(self, reason: str, name: str = "pod") -> Object:
+        """Wait until an object has an event of this reason, and return the event."""
+        return await self.until_any(lambda e: e["involvedObject"]["name"] == name and e["reason"] == reason, EVENT)
+
     async def until_ready(self, name: str = "pod") -> Object:
         """Wait until a pod is ready."""
         return await self.until(lambda pod: conditions(pod).get("Ready") == "True", name=name)

@@ -25,12 +25,15 @@ CLAIM_ATTEMPTS: Final = 64
 
 
 class Addresses:
-    """Gives out addresses; one that was given back is not given out again before all others."""
+    """Gives out addresses; one that was given back is not given out again before all others.
+
+    `has_own` tells whether there are any but 127.0.0.1.
+    """
 
     def __init__(self) -> None:
         self._claims: list[socket.socket] = []
         self._free: list[str] = []
-        self._has_own = True
+        self.has_own = False
 
     @classmethod
     @contextmanager
@@ -38,6 +41,7 @@ class Addresses:
         """Hold addresses while the block lasts."""
         addresses = cls()
         try:
+            addresses.has_own = addresses._claim()
             yield addresses
         finally:
             for claim in addresses._claims:
@@ -45,8 +49,8 @@ class Addresses:
 
     def take(self) -> str:
         """Return an address that nobody has, or 127.0.0.1 where the system has no other."""
-        if not self._free and self._has_own:
-            self._has_own = self._claim()
+        if not self._free and self.has_own:
+            self._claim()
         return self._free.pop(0) if self._free else LOOPBACK
 
     def give_back(self, address: str) -> None:

@@ -10,15 +10,13 @@ from typing import Any, Final
 import trio
 
 from vanadium_node.local.machine import probes
-from vanadium_node.local.machine.pod_status import ContainerRecord
+from vanadium_node.local.machine.pod_status import ContainerRecord, grace_seconds
 from vanadium_node.local.machine.probes import Outcome, Probe
 from vanadium_node.local.machine.processes import Command, Process, StartFailed
 from vanadium_node.local.machine.surroundings import Surroundings
 
 HOOK_SECONDS: Final = 300.0
 """A start hook that takes longer has failed."""
-
-DEFAULT_GRACE_SECONDS: Final = 30
 
 
 class Attendance:
@@ -111,7 +109,7 @@ class Attendance:
         """End the process because something is wrong with it."""
         self._around.events.normal(self._around.pod(), "Killing", message, path=self._record.field_path)
         if grace is None:
-            grace = int(self._around.pod()["spec"].get("terminationGracePeriodSeconds") or DEFAULT_GRACE_SECONDS)
+            grace = grace_seconds(self._around.pod())
         with trio.move_on_after(grace):
             await self.stop()
             await trio.sleep_forever()  # the end of the process cancels this
@@ -146,7 +144,7 @@ class Attendance:
     async def _run(self, argv: tuple[str, ...], seconds: float) -> Outcome:
         """Run a command beside the container's process; its first kilobytes of output tell why it failed."""
         try:
-            process = Process.start(self._around.exec_command(self._spec, self._command, argv), self._around.watchdog)
+            process = Process.start(self._around.exec_command(self._command, argv), self._around.watchdog)
         except StartFailed as error:
             return Outcome(False, str(error))
         output = bytearray()

@@ -86,6 +86,8 @@ class ContainerLog:
             yield piece
         while follow:
             grown = self._grown
+            if self._rotations > rotations + 1:  # too slow: what was in between is gone
+                rotations, offset = self._rotations - 1, 0
             has_rotated = self._rotations != rotations
             data = _tail(self._older if self._rotations == rotations + 1 else self._path, offset)
             offset += len(data)

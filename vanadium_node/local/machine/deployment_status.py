@@ -51,7 +51,7 @@ class Reporter:
             self._copy_failure(sets, after)
         if after != before:
             self._write(deployment, lambda status: _become(status, after))
-        return self._seconds_left(deployment, after)
+        return self._seconds_left(deployment, after) or None
 
     def made_new(self, deployment: Object, rs: Object) -> None:
         """Say that a new revision has begun."""
@@ -106,10 +106,10 @@ class Reporter:
             return
         if old.get("reason") == "DeploymentPaused":
             self._set(after, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")
-        if new is None:
-            return
-        subject = f'ReplicaSet "{new["metadata"]["name"]}"'
-        if is_complete({**deployment, "status": after}):
+        subject = f'Deployment "{deployment["metadata"]["name"]}"'
+        if new is not None:
+            subject = f'ReplicaSet "{new["metadata"]["name"]}"'
+        if new is not None and is_complete({**deployment, "status": after}):
             self._set(after, "Progressing", "True", AVAILABLE, f"{subject} has successfully progressed.")
         elif _has_progressed(before, after) and old.get("reason") != AVAILABLE:
             drop_condition(after, "Progressing")

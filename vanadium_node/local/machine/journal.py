@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,11 @@ class Journal:
         self._now = now
 
     def note(self, text: str) -> None:
-        """Write a line."""
+        """Write a line. A disk that is full loses it: the machine goes on."""
+        with suppress(OSError):
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         line = f"{self._now().isoformat(timespec='milliseconds')} {text}\n"
         if self._path.exists() and self._path.stat().st_size > MAX_JOURNAL_BYTES:
             self._path.replace(self._path.with_suffix(".1"))

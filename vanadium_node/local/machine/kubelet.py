@@ -13,7 +13,8 @@ from vanadium_node.local.api.objects import ApiError, EventType, Object
 from vanadium_node.local.machine.container import Runner
 from vanadium_node.local.machine.container_logs import ContainerLog, seconds_ago
 from vanadium_node.local.machine.following import changes
-from vanadium_node.local.machine.pod import DEFAULT_GRACE_SECONDS, Node, PodWorker
+from vanadium_node.local.machine.pod import Node, PodWorker
+from vanadium_node.local.machine.pod_status import grace_seconds
 
 
 class Kubelet:
@@ -76,7 +77,7 @@ class Kubelet:
             if current is not None and current["metadata"]["uid"] == uid:
                 self._begin(nursery, current)
         elif worker is not None and "deletionTimestamp" in pod["metadata"]:
-            worker.end(float(pod["metadata"].get("deletionGracePeriodSeconds", DEFAULT_GRACE_SECONDS)))
+            worker.end(float(pod["metadata"].get("deletionGracePeriodSeconds", grace_seconds(pod))))
 
     def _begin(self, nursery: trio.Nursery, pod: Object) -> None:
         self._count += 1

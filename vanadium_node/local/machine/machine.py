@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from vanadium_node.local.api.kinds import NODE
 from vanadium_node.local.api.logs import PodLogs
 from vanadium_node.local.api.objects import ObjectStore
 from vanadium_node.local.machine.addresses import LOOPBACK, Addresses
@@ -51,6 +52,8 @@ async def run_machine(
     journal = Journal(root / "machine.log", store.now)
     with Watchdog.running() as watchdog, Addresses.claimed() as addresses:
         name = register_node(store, LOOPBACK)
+        if not addresses.has_own:
+            _warn_of_shared_address(store, name)
         names = Names(store, root / "hosts")
         names.write()
         node = Node(
@@ -86,3 +89,8 @@ def _prepare(root: Path) -> None:
     """Make the directory, without what the pods of a machine that was killed left in it."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(root / PODS, ignore_errors=True)
+
+
+def _warn_of_shared_address(store: ObjectStore, node: str) -> None:
+    text = "this system has no addresses in 127/8 but 127.0.0.1: all pods share it, and no two can use the same port"
+    Recorder(store, "kubelet", node).warning(store.get(NODE, None, node), "NoPodAddresses", text)

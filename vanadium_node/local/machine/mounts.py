@@ -6,7 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+from vanadium_node.local.machine.variables import expanded
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +21,16 @@ class Mounts:
     places: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def from_container(cls, container: Mapping[str, Any], volumes: Mapping[str, Path]) -> Mounts:
-        """Read a container's `volumeMounts`; `volumes` says where each volume is."""
+    def from_container(
+        cls, container: Mapping[str, Any], volumes: Mapping[str, Path], variables: Mapping[str, str] = NOTHING
+    ) -> Mounts:
+        """Read a container's `volumeMounts`; `volumes` says where each volume is, `variables` what `subPathExpr` refers to."""
         places: list[tuple[str, str]] = []
         for mount in container.get("volumeMounts") or ():
             volume = volumes.get(str(mount.get("name")))
             path = str(mount.get("mountPath") or "").rstrip("/")
             if volume is not None and path:
-                places.append((path, str(volume / str(mount.get("subPath") or ""))))
+                places.append((path, str(volume / sub_path(mount, variables))))
         return cls(tuple(sorted(places, key=lambda place: -len(place[0]))))
 
     def replaced(self, text: str) -> str:
@@ -41,3 +48,10 @@ class Mounts:
     def replaced_all(self, texts: Iterable[str]) -> tuple[str, ...]:
         """Replace the mount paths in each of several texts."""
         return tuple(map(self.replaced, texts))
+
+
+def sub_path(mount: Mapping[str, Any], variables: Mapping[str, str]) -> str:
+    """Return the part of a volume that is mounted: `subPath`, or `subPathExpr` with its variables; empty for all of it."""
+    if mount.get("subPathExpr"):
+        return expanded(str(mount["subPathExpr"]), variables).lstrip("/")
+    return str(mount.get("subPath") or "")

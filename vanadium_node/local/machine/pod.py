@@ -21,14 +21,13 @@ from vanadium_node.local.machine.addresses import Addresses
 from vanadium_node.local.machine.bell import Bell
 from vanadium_node.local.machine.container import Runner
 from vanadium_node.local.machine.journal import Journal, cause_of
-from vanadium_node.local.machine.pod_status import ContainerRecord, PodFacts, pod_status
+from vanadium_node.local.machine.pod_status import ContainerRecord, PodFacts, grace_seconds, pod_status
 from vanadium_node.local.machine.processes import Watchdog
 from vanadium_node.local.machine.recorder import Recorder
 from vanadium_node.local.machine.surroundings import Surroundings
 from vanadium_node.local.machine.volumes import Volumes, VolumeUnavailable
 
 VOLUME_RETRY_SECONDS: Final = 10.0
-DEFAULT_GRACE_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +146,12 @@ class PodWorker:
         """Keep the volumes as their Secrets and ConfigMaps are; what was deleted stays as it last was."""
         while True:
             await self._node.news.wait()
-            with suppress(VolumeUnavailable):
+            try:
                 self._volumes.fill(self.pod())
+            except VolumeUnavailable:
+                continue
+            except OSError as error:
+                self._node.events.warning(self.pod(), "FailedMount", f"MountVolume.SetUp failed: {error}")
 
     def _made_runners(self) -> tuple[Runner, ...]:
         around = Surroundings(
@@ -208,8 +211,7 @@ class PodWorker:
     async def _stop(self) -> None:
         """Stop what was started: containers together, then the sidecars one after the other, the last one first."""
         if self._deadline == float("inf"):
-            grace = int(self._pod["spec"].get("terminationGracePeriodSeconds") or DEFAULT_GRACE_SECONDS)
-            self._deadline = trio.current_time() + grace
+            self._deadline = trio.current_time() + grace_seconds(self._pod)
         async with trio.open_nursery() as nursery:
             for runner in self._stopping:
                 if not runner.record.is_sidecar:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from vanadium_node.local.api.objects import Object, copied
 from vanadium_node.local.machine.conditions import set_condition
 from vanadium_node.local.machine.images import normalized
 
-CREATING: Object = {"waiting": {"reason": "ContainerCreating"}}
+DEFAULT_GRACE_SECONDS: Final = 30
+CREATING: Final[Object] = {"waiting": {"reason": "ContainerCreating"}}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,6 +155,12 @@ def _condition(kind: str, holds: bool, reason: str, message: str) -> Object:
 
 def _unready(names: Sequence[str]) -> str:
     return f"containers with unready status: [{' '.join(names)}]"
+
+
+def grace_seconds(pod: Object) -> int:
+    """Return how long a pod may take to end; 0 is a time, too."""
+    given = pod["spec"].get("terminationGracePeriodSeconds")
+    return DEFAULT_GRACE_SECONDS if given is None else int(given)
 
 
 def qos_class(pod: Object) -> str:

@@ -108,9 +108,10 @@ async def tcp(host: str, port: int, timeout: float) -> Outcome:
         with trio.fail_after(timeout):
             stream = await trio.open_tcp_stream(host, port)
             await stream.aclose()
-    except (OSError, trio.TooSlowError) as error:
-        why = "i/o timeout" if isinstance(error, trio.TooSlowError) else "connect: connection refused"
-        return Outcome(False, f"dial tcp {host}:{port}: {why}")
+    except trio.TooSlowError:
+        return Outcome(False, f"dial tcp {host}:{port}: i/o timeout")
+    except (OSError, ValueError, OverflowError) as error:  # refused, or no host or port at all
+        return Outcome(False, f"dial tcp {host}:{port}: {error}")
     return Outcome(True)
 
 
@@ -121,7 +122,7 @@ async def http(url: str, headers: Mapping[str, str], timeout: float) -> Outcome:
     try:
         async with httpx.AsyncClient(verify=False, timeout=timeout, trust_env=False) as client:  # noqa: S501 - see above
             answer = await client.get(url, headers={"User-Agent": "kube-probe/1.33", **headers})
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return Outcome(False, f'Get "{url}": {str(error) or type(error).__name__}')
     if 200 <= answer.status_code < 400:
         return Outcome(True)

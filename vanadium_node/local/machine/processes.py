@@ -1,7 +1,8 @@
 """Processes of containers: started in a group of their own, watched, ended with everything they started.
 
 A container here is a process group. When its first process ends, so does the rest of the group, as in a container. A process that
-leaves its group (a daemon) escapes; nothing less than a container runtime would hold it.
+leaves its group (a daemon) escapes; nothing less than a container runtime would hold it. So does one that was started in the very
+moment in which the machine is killed, before the watchdog has heard of it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from vanadium_node.local.machine import watchdog
+from vanadium_node.local.machine.mounts import Mounts
 
 READ_BYTES: Final = 64 * 1024
 DRAIN_SECONDS: Final = 0.5
@@ -58,11 +60,12 @@ class Watchdog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run: arguments, the whole environment, the directory to start in."""
+    """What to run: arguments, the whole environment, the directory to start in, and what mount paths in them stood for."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     directory: Path
+    mounts: Mounts = field(default_factory=Mounts)
 
 
 class StartFailed(Exception):
@@ -72,10 +75,10 @@ class StartFailed(Exception):
 class Process:
     """A running process group."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], dog: Watchdog) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], dog: Watchdog, handle: int | None) -> None:
         self._popen = popen
         self._watchdog = dog
-        self._handle = os.pidfd_open(popen.pid)
+        self._handle = handle
         self._is_over = False
 
     @classmethod
@@ -96,10 +99,18 @@ class Process:
                 start_new_session=True,
             )
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise StartFailed(f'exec: "{command.argv[0]}": {why}') from error
+            raise StartFailed(f'exec: "{command.argv[0]}": {(error.strerror or str(error)).lower()}') from error
+        except ValueError as error:  # a NUL in an argument or variable, a "=" in a variable's name
+            raise StartFailed(f'exec: "{command.argv[0]}": invalid argument: {error}') from error
         dog.began(popen.pid)
-        return cls(popen, dog)
+        try:
+            handle = os.pidfd_open(popen.pid) if hasattr(os, "pidfd_open") else None
+        except OSError as error:
+            cls(popen, dog, None).kill()
+            if popen.stdout is not None:
+                popen.stdout.close()
+            raise StartFailed(f'exec: "{command.argv[0]}": {(error.strerror or str(error)).lower()}') from error
+        return cls(popen, dog, handle)
 
     @property
     def pid(self) -> int:
@@ -125,7 +136,11 @@ class Process:
 
     async def wait(self) -> int:
         """Wait for the end of the process, end the rest of its group, and return its exit code (128 + signal when killed)."""
-        await trio.lowlevel.wait_readable(self._handle)
+        if self._handle is not None:
+            await trio.lowlevel.wait_readable(self._handle)
+        else:  # not on Linux: a thread for each process
+            waiting = trio.CapacityLimiter(1)
+            await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True, limiter=waiting)
         return self._reap()
 
     def signal(self, number: int) -> None:
@@ -158,7 +173,8 @@ class Process:
             self.signal(signal.SIGKILL)
             self._is_over = True
             self._popen.wait()
-            os.close(self._handle)
+            if self._handle is not None:
+                os.close(self._handle)
             self._watchdog.ended(self._popen.pid)
         code = self._popen.returncode
         return 128 - code if code < 0 else code

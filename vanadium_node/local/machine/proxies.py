@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,8 +96,8 @@ class Proxies:
                 return
             with server:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_copy, caller, server)
-                    nursery.start_soon(_copy, server, caller)
+                    nursery.start_soon(_copy, caller, server, nursery.cancel_scope)
+                    nursery.start_soon(_copy, server, caller, nursery.cancel_scope)
 
     async def _dial(self, where: Listening, source: str) -> trio.socket.SocketType | None:
         """Connect to the pod whose turn it is, or to the next one that answers."""
@@ -171,8 +172,8 @@ async def _connected(target: tuple[str, int], source: str) -> trio.socket.Socket
     return None
 
 
-async def _copy(source: trio.socket.SocketType, sink: trio.socket.SocketType) -> None:
-    """Copy one direction until its end; a broken connection ends both directions."""
+async def _copy(source: trio.socket.SocketType, sink: trio.socket.SocketType, both: trio.CancelScope) -> None:
+    """Copy one direction until its end; a connection that breaks ends both directions, with a reset for both peers."""
     try:
         while data := await source.recv(PIECE_BYTES):
             view = memoryview(data)
@@ -182,10 +183,10 @@ async def _copy(source: trio.socket.SocketType, sink: trio.socket.SocketType) ->
     except OSError:
         for end in (source, sink):
             _reset(end)
-            end.close()
+        both.cancel()
 
 
 def _reset(sock: trio.socket.SocketType) -> None:
     """Make the next close a reset, which tells the peer that something is wrong."""
-    if sock.fileno() >= 0:
+    with suppress(OSError):  # it is broken already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -28,12 +28,15 @@ class Bounds:
 
     @classmethod
     def from_deployment(cls, deployment: Object) -> Bounds:
-        """Read the strategy of a deployment; both limits being zero would block it, so one pod may be unavailable then."""
+        """Read the strategy of a deployment.
+
+        Both limits of a rolling update being zero would block it, so one pod may be unavailable then. `Recreate` promises all.
+        """
         spec = deployment["spec"]
         replicas = int(spec.get("replicas", 1))
         strategy = spec.get("strategy") or {}
         if strategy.get("type") == "Recreate":
-            return cls(surge=0, unavailable=replicas)
+            return cls(surge=0, unavailable=0)
         rolling = strategy.get("rollingUpdate") or {}
         surge = portion(rolling.get("maxSurge", "25%"), replicas, up=True)
         unavailable = min(portion(rolling.get("maxUnavailable", "25%"), replicas, up=False), replicas)

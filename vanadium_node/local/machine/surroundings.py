@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from vanadium_node.local.api.objects import Object, ObjectStore
 from vanadium_node.local.machine.bell import Bell
 from vanadium_node.local.machine.images import command_line
-from vanadium_node.local.machine.mounts import Mounts
+from vanadium_node.local.machine.mounts import Mounts, sub_path
 from vanadium_node.local.machine.processes import Command, Watchdog
 from vanadium_node.local.machine.recorder import Recorder
 from vanadium_node.local.machine.variables import container_variables, expanded
@@ -45,7 +45,10 @@ class Surroundings:
             ConfigurationMissing: its environment refers to something that is not there.
         """
         variables = container_variables(self.store, self.pod(), container)
-        mounts = Mounts.from_container(container, self.places)
+        mounts = Mounts.from_container(container, self.places, variables)
+        for mount in container.get("volumeMounts") or ():
+            if mount.get("subPathExpr") and (place := self.places.get(str(mount.get("name")))) is not None:
+                (place / sub_path(mount, variables)).mkdir(mode=0o700, parents=True, exist_ok=True)
         home = self.home(number)
         directory = Path(mounts.replaced(str(container.get("workingDir") or home)))
         argv = tuple(mounts.replaced(expanded(word, variables)) for word in command_line(dict(container)))
@@ -54,12 +57,12 @@ class Surroundings:
             argv=argv,
             environment=environment | {"PWD": str(directory)},
             directory=directory if directory.is_dir() else home,
+            mounts=mounts,
         )
 
-    def exec_command(self, container: Mapping[str, Any], started: Command, argv: tuple[str, ...]) -> Command:
+    def exec_command(self, started: Command, argv: tuple[str, ...]) -> Command:
         """Return how a command is run in a container that was started before: a probe or a hook."""
-        mounts = Mounts.from_container(container, self.places)
-        return Command(argv=mounts.replaced_all(argv), environment=started.environment, directory=started.directory)
+        return replace(started, argv=started.mounts.replaced_all(argv))
 
     def home(self, number: int) -> Path:
         """Return a container's own directory, which is made if need be."""
