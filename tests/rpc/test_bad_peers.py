@@ -164,7 +164,7 @@ async def test_another_alpn_is_refused(
     server: Server, protocols: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client for something else is turned away by name."""
-    context = client_context()
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_alpn_protos(protocols)
     with pytest.raises(ProtocolError):
         await Attacker.meet(server, context)

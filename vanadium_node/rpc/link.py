@@ -17,7 +17,8 @@ from vanadium_node.rpc.tls import Channel
 from vanadium_node.wire.connection import Connection, Event
 from vanadium_node.wire.limits import Limits
 
-_RECEIVE_BYTES = 1 << 16
+_RECEIVE_BYTES = 1 << 17
+"""Read at once. More would have the system map and unmap memory for every small message (malloc's threshold)."""
 
 
 class Link:

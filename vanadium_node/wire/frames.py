@@ -268,7 +268,7 @@ class FrameSplitter:
         while start < size:
             begin, end = self._bounds(data, start, size)
             if end > size:
-                held += data[start:]
+                held += memoryview(data)[start:]
                 self._wanted = end - start
                 return
             yield data[begin:end]

@@ -10,11 +10,11 @@ MAX_DEPTH: Final = 16
 MAX_CREDIT: Final = 1 << 31
 """Credit that a peer may pile up, in bytes; more is an overflow and breaks the protocol."""
 
-STREAM_WINDOW_BYTES: Final = 256 << 10
+STREAM_WINDOW_BYTES: Final = 1 << 20
 """Credit of a new stream in each direction: the unread items that its receiver holds at most. Part of the protocol, since
 both ends count with it."""
 
-CONNECTION_WINDOW_BYTES: Final = 2 << 20
+CONNECTION_WINDOW_BYTES: Final = 4 << 20
 """Credit of a new connection in each direction, for all its streams together. Part of the protocol too."""
 
 
