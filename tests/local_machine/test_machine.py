@@ -12,6 +12,7 @@ from machine_bench import Bench, container, running_bench, shell
 
 from vanadium_node.local.api.kinds import NODE, POD
 from vanadium_node.local.api.objects import Object
+from vanadium_node.local.machine.addresses import Addresses
 from vanadium_node.local.machine.controllers import Controller, itself, run_controller
 from vanadium_node.local.machine.journal import Journal
 from vanadium_node.local.machine.volumes import Volumes
@@ -68,6 +69,16 @@ async def test_the_machine_is_a_node(bench: Bench) -> None:
     assert node["status"]["conditions"][0]["type"] == "Ready"
     assert node["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.33.")
     assert int(node["status"]["capacity"]["cpu"]) >= 1
+
+
+async def test_a_system_without_pod_addresses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods share 127.0.0.1 there, and an event of the node says what that means."""
+    monkeypatch.setattr(Addresses, "_claim", lambda _: False)
+    async with running_bench(tmp_path / "m") as bench:
+        bench.pod(container())
+        assert (await bench.until_ready())["status"]["podIP"] == "127.0.0.1"
+        (node,) = bench.store.list(NODE)
+        assert bench.reasons(node["metadata"]["name"]) == ["NoPodAddresses"]
 
 
 async def test_a_bug_in_one_pod_is_its_event_and_the_others_go_on(

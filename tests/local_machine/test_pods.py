@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -470,9 +471,7 @@ async def test_probes_that_make_no_sense_only_fail(bench: Bench) -> None:
     bench.pod(*(container(f"c{n}", readinessProbe={**a, "periodSeconds": 1}) for n, a in enumerate(actions)))
     for number in range(len(actions)):
         path = f"spec.containers{{c{number}}}"
-        await bench.until_any(
-            lambda e, p=path: e["reason"] == "Unhealthy" and e["involvedObject"]["fieldPath"] == p, EVENT
-        )  # type: ignore[misc]
+        await bench.until_any(partial(_is_unhealthy, path), EVENT)
     pod = bench.store.get(POD, "default", "pod")
     assert pod["status"]["phase"] == "Running"
     assert conditions(pod)["Ready"] == "False"
@@ -527,6 +526,10 @@ async def test_systems_without_process_handles(bench: Bench, monkeypatch: pytest
     await bench.until(lambda p: restarts(p) == 1 and "running" in state(p))
     bench.store.delete(POD, "default", "pod")
     await bench.until_gone()
+
+
+def _is_unhealthy(path: str, event: Object) -> bool:
+    return bool(event["reason"] == "Unhealthy" and event["involvedObject"]["fieldPath"] == path)
 
 
 async def _until_dead(pid: int) -> None:
