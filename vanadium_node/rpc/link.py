@@ -154,10 +154,6 @@ class Link:
                 await trio.lowlevel.wait_task_rescheduled(self._writer_cancelled)
 
     def _writer_cancelled(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._is_armed = True  # nobody may wake a writer that is about to end
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _abort_writer(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         # The writer is about to be cancelled: a `wake` between now and then must not schedule it a second time.
         self._is_armed = True
         return trio.lowlevel.Abort.SUCCEEDED
