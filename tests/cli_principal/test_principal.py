@@ -5,56 +5,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from principal_tool import Tool
 
-from vanadium_node.cli.running import run
 from vanadium_node.cli.principal import command
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.storage.credentials import CredentialsDirectory
 
 FINGERPRINT = r"([0-9a-f]{2}:){15}[0-9a-f]{2}"
-
-
-class Tool:
-    """Runs `principal` commands in one folder."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def become(self, directory: str) -> None:
-        """Act as the principal in a directory from now on."""
-        self._monkeypatch.setenv("V23_CREDENTIALS", directory)
-
-    def __call__(self, *arguments: str, stdin: str = "") -> str:
-        """Run a command that must succeed and return its standard output."""
-        import io
-
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        status = run(command, list(arguments), "principal")
-        captured = self._capsys.readouterr()
-        assert status == 0, captured.err
-        self.talk = captured.err
-        return captured.out
-
-    def refused(self, *arguments: str, stdin: str = "", status: int = 1) -> str:
-        """Run a command that must fail and return its one sentence."""
-        import io
-
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        assert run(command, list(arguments), "principal") == status
-        return self._capsys.readouterr().err
-
-
-@pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
-    """The tool in an empty folder with principals alice (the current one) and bob."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("V23_AGENT_PATH", raising=False)
-    tool = Tool(monkeypatch, capsys)
-    for name in ("alice", "bob"):
-        tool("create", "--with-passphrase=false", name, name)
-    tool.become("alice")
-    return tool
 
 
 def test_dump(tool: Tool) -> None:

@@ -17,7 +17,7 @@ from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
-from vanadium_node.security.principal import Principal
+from vanadium_node.security.principal import EVERYBODY, Principal
 from vanadium_node.security.roots import BlessingRoots
 
 T = TypeVar("T")
@@ -121,6 +121,14 @@ class AgentPrincipal(Principal):
         for key, patterns in BlessingRoots().with_roots_of(blessings).entries.items():
             for pattern in patterns:
                 await self.add_root(key, pattern)
+
+    async def adopt(self, blessings: Blessings, *, peers: Pattern | None = EVERYBODY, is_default: bool = True) -> None:
+        """Show these blessings, and recognize their roots, at the agent, one thing after another: roots first."""
+        await self.add_roots_of(blessings)
+        if peers is not None:
+            await self.set_for_peer(blessings, peers)
+        if is_default:
+            await self.set_default(blessings)
 
     async def _changing(self, name: str, *arguments: object, returns: type[T]) -> None:
         await self._connection.call(name, *arguments, returns=returns)

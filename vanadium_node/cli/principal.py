@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vanadium_node.cli.output import emit, run_async
+from vanadium_node.cli.output import emit, note, run_async
 from vanadium_node.cli.principal_input import (
     CAVEATS,
+    TEMPLATES,
     ask_new_passphrase,
     caveats_from,
     confirmed,
@@ -19,11 +20,12 @@ from vanadium_node.cli.principal_input import (
     read_blessings,
     read_key,
 )
-from vanadium_node.cli.principal_text import blessings_text, names_text, principal_text
-from vanadium_node.errors import InputError
-from vanadium_node.security.blessing import Blessings, Chain
+from vanadium_node.cli.principal_views import dump, dumpblessings, dumproots, explain, get
+from vanadium_node.errors import InputError, UsageError
+from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import KeyType, PrivateKey, PublicKey
-from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.pattern import ALL, Pattern
 from vanadium_node.security.principal import Principal
 from vanadium_node.storage.credentials import CredentialsDirectory
 
@@ -43,13 +45,22 @@ with_overwrite = click.option("--overwrite", is_flag=True, help="Replace the pri
 
 
 def with_caveats(function: Callable[..., object]) -> Callable[..., object]:
-    """Add the options that say under which caveats to bless."""
+    """Add the options that say under which caveats to bless; the command gets them as `caveats`."""
+
+    @functools.wraps(function)
+    def command(
+        *args: object, lifetime: str | None, texts: tuple[str, ...], templates: tuple[str, ...], **kwargs: object
+    ) -> object:
+        return function(*args, caveats=caveats_from(lifetime, texts, templates), **kwargs)
+
+    wrapped: Callable[..., object] = command
     for option in (
         click.option("--for", "lifetime", metavar="DURATION", help="Expire after this long: 90s, 10m, 24h, 7d."),
-        click.option("--caveat", "words", multiple=True, metavar="CAVEAT", help=f"One of {CAVEATS}."),
+        click.option("--template", "templates", multiple=True, metavar="TEMPLATE", help=f"One of {TEMPLATES}."),
+        click.option("--caveat", "texts", multiple=True, metavar="CAVEAT", help=f"One of {CAVEATS}."),
     ):
-        function = option(function)
-    return function
+        wrapped = option(wrapped)
+    return wrapped
 
 
 with_source = click.option("--with", "source", metavar="FILE", help="Extend these blessings instead of the default.")
@@ -99,13 +110,12 @@ async def fork(
     key_type: str,
     with_passphrase: bool,
     overwrite: bool,
-    lifetime: str | None,
-    words: tuple[str, ...],
+    caveats: list[Caveat],
     source: str | None,
     require_caveats: bool,
 ) -> None:
     """Create a principal in DIRECTORY, blessed by the current one with EXTENSION."""
-    caveats = confirmed(caveats_from(lifetime, words), require_caveats)
+    caveats = confirmed(caveats, require_caveats)
     passphrase = ask_new_passphrase() if with_passphrase else None
     key = PrivateKey.generate(KeyType(key_type))
     async with own_principal() as principal:
@@ -121,131 +131,73 @@ async def fork(
 @with_caveats
 @with_source
 @with_requirement
-@click.argument("who")
-@click.argument("extension")
+@click.option("--remote-key", metavar="KEY", help="The receiver's key, as 'recvblessings' printed it.")
+@click.option("--remote-token", metavar="TOKEN", help="The token that 'recvblessings' printed.")
+@click.option("--remote-arg-file", type=click.Path(path_type=Path), metavar="FILE", help="What it wrote instead.")
+@click.argument("words", nargs=-1, required=True, metavar="[WHO] EXTENSION")
 @run_async
 async def bless(
-    who: str, extension: str, lifetime: str | None, words: tuple[str, ...], source: str | None, require_caveats: bool
+    words: tuple[str, ...],
+    caveats: list[Caveat],
+    source: str | None,
+    require_caveats: bool,
+    remote_key: str | None,
+    remote_token: str | None,
+    remote_arg_file: Path | None,
 ) -> None:
-    """Bless WHO with EXTENSION and print the blessings.
+    """Bless WHO with EXTENSION and print the blessings, or send them to whoever runs 'recvblessings'.
 
-    WHO is a credentials directory, or a file or '-' that holds a public key or blessings.
+    WHO is a credentials directory, a file or '-' that holds a public key or blessings, or with --remote-key the name that
+    'recvblessings' printed.
     """
+    who, extension = _who_and_extension(words)
+    if remote_key is not None or remote_token is not None or remote_arg_file is not None:
+        from vanadium_node.cli.principal_remote import receiver_from, send  # the whole RPC
+
+        receiver = receiver_from(who, remote_key, remote_token, remote_arg_file)
+        caveats = confirmed(caveats, require_caveats)
+        async with own_principal() as principal:
+            sent = await send(principal, receiver, _to_extend(principal, source), extension, caveats)
+        note(f"Sent to {receiver.name}: {sent}")
+        return
+    if who is None:
+        raise UsageError("there is nobody to bless", hint="'vanadium-node principal bless WHO EXTENSION'")
     key = read_key(who)
-    caveats = confirmed(caveats_from(lifetime, words), require_caveats)
+    caveats = confirmed(caveats, require_caveats)
     async with own_principal() as principal:
         blessings = await principal.bless(key, _to_extend(principal, source), extension, caveats)
     emit(blessings.text)
 
 
 @command.command()
+@click.option("--for-peer", metavar="PATTERN", default=ALL, show_default=True, help="Show them to these servers.")
+@click.option(
+    "--set-default", type=bool, default=True, show_default=True, metavar="BOOL", help="Show them as a server."
+)
+@click.option(
+    "--remote-arg-file", type=click.Path(path_type=Path), metavar="FILE", help="Write key, token and name there."
+)
+@click.option("--v23.tcp.address", "--listen", "listen", default=":0", show_default=True, metavar="HOST:PORT")
+@run_async
+async def recvblessings(for_peer: str, set_default: bool, remote_arg_file: Path | None, listen: str) -> None:
+    """Listen for blessings, print the command that sends them, and keep what comes.
+
+    The roots of what is received are recognized from then on. --for-peer '' shows them to no server.
+    """
+    from vanadium_node.cli.principal_remote import receive  # the whole RPC
+
+    await receive(for_peer, set_default, remote_arg_file, listen)
+
+
+@command.command()
 @with_caveats
 @click.argument("name", required=False)
 @run_async
-async def blessself(name: str | None, lifetime: str | None, words: tuple[str, ...]) -> None:
+async def blessself(name: str | None, caveats: list[Caveat]) -> None:
     """Print blessings rooted at the principal itself."""
     async with own_principal() as principal:
-        blessings = await principal.bless_self(name or default_name(), caveats_from(lifetime, words))
+        blessings = await principal.bless_self(name or default_name(), caveats)
     emit(blessings.text)
-
-
-@command.command()
-@click.option("-s", "names_only", is_flag=True, help="Only the names of the default blessings.")
-@run_async
-async def dump(names_only: bool) -> None:
-    """Print the principal: its key, its blessings, and the roots it recognizes."""
-    async with own_principal() as principal:
-        text = names_text(principal.store.default, datetime.now(UTC)) if names_only else principal_text(principal)
-    emit(text)
-
-
-@command.command()
-@click.argument("file")
-def dumpblessings(file: str) -> None:
-    """Print the certificates and caveats of the blessings in FILE."""
-    emit(blessings_text(read_blessings(file)))
-
-
-@command.command()
-@click.argument("file")
-def dumproots(file: str) -> None:
-    """Print the root of each chain in FILE as blessings, one line each: what others must recognize."""
-    for root in read_blessings(file).roots:
-        emit(root.text)
-
-
-@command.group()
-def get() -> None:
-    """Print one thing that the principal holds."""
-
-
-def with_views(function: Callable[..., object]) -> Callable[..., object]:
-    """Add the options that choose what to print of blessings."""
-    for option in (
-        click.option("--names", is_flag=True, help="The names, one a line."),
-        click.option("--rootkey", metavar="NAME", help="The root's public key of the chain with this name."),
-        click.option("--caveats", "caveats_of", metavar="NAME", help="The caveats of the chain with this name."),
-    ):
-        function = option(function)
-    return function
-
-
-def emit_blessings(blessings: Blessings | None, names: bool, rootkey: str | None, caveats_of: str | None) -> None:
-    """Print blessings, or the view of them that was asked for."""
-    if blessings is None:
-        raise InputError("there are no such blessings", hint="'vanadium-node principal dump' shows what there is")
-    if names:
-        emit("\n".join(blessings.names))
-    elif rootkey is not None:
-        emit(_chain(blessings, rootkey).root_key.text)
-    elif caveats_of is not None:
-        emit("\n".join(map(str, _chain(blessings, caveats_of).caveats)))
-    else:
-        emit(blessings.text)
-
-
-@get.command("default")
-@with_views
-@run_async
-async def get_default(names: bool, rootkey: str | None, caveats_of: str | None) -> None:
-    """Print the blessings shown as a server."""
-    async with own_principal() as principal:
-        emit_blessings(principal.store.default, names, rootkey, caveats_of)
-
-
-@get.command("forpeer")
-@with_views
-@click.argument("peers", nargs=-1, metavar="[PEER]...")
-@run_async
-async def get_forpeer(peers: tuple[str, ...], names: bool, rootkey: str | None, caveats_of: str | None) -> None:
-    """Print the blessings shown to a server that has the names PEER."""
-    async with own_principal() as principal:
-        emit_blessings(principal.store.for_peer(peers), names, rootkey, caveats_of)
-
-
-@get.command("publickey")
-@click.option("--pretty", is_flag=True, help="The fingerprint instead of the key.")
-@run_async
-async def get_publickey(pretty: bool) -> None:
-    """Print the public key."""
-    async with own_principal() as principal:
-        emit(principal.public_key.fingerprint if pretty else principal.public_key.text)
-
-
-@get.command("recognizedroots")
-@run_async
-async def get_recognizedroots() -> None:
-    """Print the roots that are recognized, one a line."""
-    async with own_principal() as principal:
-        emit(principal.roots.table())
-
-
-@get.command("peermap")
-@run_async
-async def get_peermap() -> None:
-    """Print which blessings are shown to which servers."""
-    async with own_principal() as principal:
-        emit("\n".join(principal.store.table().splitlines()[1:]))
 
 
 @command.group("set")
@@ -266,9 +218,10 @@ async def set_default(file: str, add_to_roots: bool) -> None:
     """Show the blessings in FILE as a server."""
     blessings = None if file == NOTHING else read_blessings(file)
     async with own_principal() as principal:
-        await principal.set_default(blessings)
         if blessings is not None and add_to_roots:
-            await principal.add_roots_of(blessings)
+            await principal.adopt(blessings, peers=None)
+        else:
+            await principal.set_default(blessings)
 
 
 @set_.command("forpeer")
@@ -281,9 +234,10 @@ async def set_forpeer(file: str, pattern: str, add_to_roots: bool) -> None:
     peers = Pattern.parse(pattern)
     blessings = None if file == NOTHING else read_blessings(file)
     async with own_principal() as principal:
-        await principal.set_for_peer(blessings, peers)
         if blessings is not None and add_to_roots:
-            await principal.add_roots_of(blessings)
+            await principal.adopt(blessings, peers=peers, is_default=False)
+        else:
+            await principal.set_for_peer(blessings, peers)
 
 
 @command.command()
@@ -312,6 +266,20 @@ def union(files: tuple[str, ...]) -> None:
     emit(Blessings.union(*map(read_blessings, files)).text)
 
 
+for each in (dump, dumpblessings, dumproots, explain, get):
+    command.add_command(each)
+
+
+def _who_and_extension(words: tuple[str, ...]) -> tuple[str | None, str]:
+    match words:
+        case [extension]:
+            return None, extension
+        case [who, extension]:
+            return who, extension
+        case _:
+            raise UsageError("'bless' takes WHO and EXTENSION", hint="see 'vanadium-node principal bless --help'")
+
+
 def _to_extend(principal: Principal, source: str | None) -> Blessings:
     blessings = principal.store.default if source is None else read_blessings(source)
     if blessings is None:
@@ -319,13 +287,6 @@ def _to_extend(principal: Principal, source: str | None) -> Blessings:
             "the principal has no default blessings to extend", hint="name blessings of it with --with FILE"
         )
     return blessings
-
-
-def _chain(blessings: Blessings, name: str) -> Chain:
-    for chain in blessings.chains:
-        if chain.name == name:
-            return chain
-    raise InputError(f"the blessings have no name '{name}'", hint=f"they have {', '.join(blessings.names)}")
 
 
 def _key_or_none(text: str) -> PublicKey | None:

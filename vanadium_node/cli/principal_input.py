@@ -15,6 +15,7 @@ from vanadium_node.agent import open_principal
 from vanadium_node.cli.output import note, warn
 from vanadium_node.config import parse_duration
 from vanadium_node.errors import DecodeError, InputError, UsageError, clip
+from vanadium_node.security.access import Tag
 from vanadium_node.security.blessing import MAX_ENCODED_BYTES, Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import PublicKey
@@ -31,6 +32,7 @@ STDIN: Final = "-"
 CAVEATS: Final = (
     "expiry:TIME, not-before:TIME, method:NAME,…, peer:PATTERN,…, tag:TAG,…, address:CIDR,…, const:true|false"
 )
+TEMPLATES: Final = "read-only, one-hour, only-to:PATTERN, one-method:NAME"
 
 
 @asynccontextmanager
@@ -103,9 +105,9 @@ def read_key(who: str) -> PublicKey:
         ) from error
 
 
-def caveats_from(lifetime: str | None, words: tuple[str, ...]) -> list[Caveat]:
-    """Return the caveats that `--for` and `--caveat` ask for."""
-    caveats = [parse_caveat(word) for word in words]
+def caveats_from(lifetime: str | None, words: tuple[str, ...], templates: tuple[str, ...] = ()) -> list[Caveat]:
+    """Return the caveats that `--for`, `--caveat` and `--template` ask for."""
+    caveats = [*map(parse_caveat, words), *map(parse_template, templates)]
     if lifetime is not None:
         duration = parse_duration(lifetime)
         if duration <= timedelta(0):
@@ -146,6 +148,22 @@ def parse_caveat(word: str) -> Caveat:
         if name == "const" and value in ("true", "false"):
             return Caveat.const(value == "true")
     raise InputError(f"'{clip(word, 80)}' is not a caveat", hint=f"write one of {CAVEATS}")
+
+
+def parse_template(word: str) -> Caveat:
+    """Read a caveat in the words of people: `read-only`, `one-hour`, `only-to:PATTERN`, `one-method:NAME`."""
+    name, separator, value = word.partition(":")
+    match name, bool(separator), value:
+        case "read-only", False, _:
+            return Caveat.access_tag(Tag.READ, Tag.RESOLVE)
+        case "one-hour", False, _:
+            return Caveat.expiry(datetime.now(UTC) + timedelta(hours=1))
+        case "only-to", True, pattern if pattern:
+            return Caveat.peer_blessings(pattern)
+        case "one-method", True, method if method:
+            return Caveat.method(method)
+        case _:
+            raise InputError(f"'{clip(word, 80)}' is not a template", hint=f"write one of {TEMPLATES}")
 
 
 def default_name() -> str:

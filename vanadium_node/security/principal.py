@@ -5,7 +5,7 @@ them. It never suspends but for its signer and its keeper.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from vanadium_node.errors import InputError
 from vanadium_node.security.blessing import Blessings, Chain
@@ -20,6 +20,10 @@ from vanadium_node.security.store import BlessingStore
 
 Change = Callable[[BlessingStore, BlessingRoots], tuple[BlessingStore, BlessingRoots]]
 """What a change makes of a principal's store and roots."""
+
+
+EVERYBODY: Final = Pattern.parse(ALL)
+"""Peers of any name, or none."""
 
 
 class Keeper(Protocol):
@@ -53,7 +57,7 @@ class Principal:
         """
         principal = cls(LocalSigner(signer) if isinstance(signer, PrivateKey) else signer)
         own = await principal.bless_self(name)
-        principal.store = BlessingStore().with_default(own).with_peer(Pattern.parse(ALL), own)
+        principal.store = BlessingStore().with_default(own).with_peer(EVERYBODY, own)
         principal.roots = BlessingRoots().with_roots_of(own)
         return principal
 
@@ -143,20 +147,22 @@ class Principal:
         """Recognize the root of each chain for the name it gives itself."""
         await self._change(lambda store, roots: (store, roots.with_roots_of(blessings)))
 
-    async def adopt(self, blessings: Blessings) -> None:
-        """Show these blessings to everybody, as a server and as a client, and recognize their roots: all or nothing.
+    async def adopt(self, blessings: Blessings, *, peers: Pattern | None = EVERYBODY, is_default: bool = True) -> None:
+        """Show these blessings to servers that match `peers` and, as a server, to all; recognize their roots: all or nothing.
 
         Raises:
             InputError: the blessings are another principal's.
         """
         self._require_own(blessings)
-        everybody = Pattern.parse(ALL)
-        await self._change(
-            lambda store, roots: (
-                store.with_default(blessings).with_peer(everybody, blessings),
-                roots.with_roots_of(blessings),
-            )
-        )
+
+        def change(store: BlessingStore, roots: BlessingRoots) -> tuple[BlessingStore, BlessingRoots]:
+            if is_default:
+                store = store.with_default(blessings)
+            if peers is not None:
+                store = store.with_peer(peers, blessings)
+            return store, roots.with_roots_of(blessings)
+
+        await self._change(change)
 
     async def _change(self, change: Change) -> None:
         if self._keeper is None:
