@@ -87,6 +87,7 @@ def test_namespaces_and_secrets_get_their_defaults(store: ObjectStore) -> None:
     made = store.create(NAMESPACE, {"metadata": {"name": "shop"}})
     assert made["status"] == {"phase": "Active"}
     assert made["metadata"]["labels"] == {"kubernetes.io/metadata.name": "shop"}
+    assert store.get(kinds.SERVICE_ACCOUNT, "shop", "default")
     secret = store.create(SECRET, {"metadata": {"name": "s"}, "stringData": {"a": "b"}})
     assert (secret["type"], secret["data"]) == ("Opaque", {"a": "Yg=="})
     assert "stringData" not in secret

@@ -79,6 +79,17 @@ def test_up_twice_is_refused_politely(daemon: Any) -> None:
     assert daemon.local("status").returncode == 0
 
 
+def test_two_that_start_at_once_start_one(daemon: Any) -> None:
+    """One of them is told that there is one already; both find it up."""
+    command = [sys.executable, "-m", "vanadium_node", "local", "up"]
+    started = [
+        subprocess.Popen(command, env=daemon.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    assert sorted(process.wait(30) for process in started) == [0, 1, 1]
+    assert daemon.local("status").returncode == 0
+
+
 def test_everything_private_is_private(daemon: Any) -> None:
     """Key, certificate and kubeconfig can be read by their owner only; the API listens on loopback only."""
     daemon.local("up")

@@ -227,6 +227,23 @@ def test_json_merge_and_strategic_patches(kubectl: Any) -> None:
     kubectl("delete", "deployment", "patched")
 
 
+def test_edit(kubectl: Any) -> None:
+    """An editor's change is sent as a patch."""
+    kubectl("create", "-f", "-", given=deployment("edited", replicas=0))
+    done = subprocess.run(
+        [kubectl.path, "edit", "deployment", "edited"],
+        env=kubectl.cluster.environment() | {"EDITOR": "sed -i s/red/blue/"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "deployment.apps/edited edited\n", done.stderr
+    path = "jsonpath={.spec.template.spec.containers[0].env[0].value}"
+    assert kubectl("get", "deployment", "edited", "-o", path) == "blue"
+    kubectl("delete", "deployment", "edited")
+
+
 def test_replace_and_dry_run(kubectl: Any) -> None:
     """replace needs an object; a dry run on the server changes nothing."""
     kubectl("create", "-f", "-", given=deployment("kept", replicas=0))

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from vanadium_node.local.api.expiry import expire_events
 from vanadium_node.local.api.history import History
-from vanadium_node.local.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, REPLICA_SET
+from vanadium_node.local.api.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, NAMESPACE, POD, REPLICA_SET
 from vanadium_node.local.api.objects import ApiError, Event, EventType, Object, ObjectStore, copied
 from vanadium_node.local.api.selectors import FieldSelector, LabelSelector
 
@@ -251,3 +253,16 @@ async def test_a_watch_from_too_long_ago_is_refused(store: ObjectStore) -> None:
     with pytest.raises(ApiError, match="too old resource version") as refusal:
         await anext(store.watch(CONFIG_MAP, None, "1"))
     assert refusal.value.status == 410
+
+
+async def test_events_are_kept_for_an_hour(autojump_clock: trio.testing.MockClock) -> None:
+    """What happened since then stays, however long ago it began."""
+    clock = [NOON]
+    store = ObjectStore(now=lambda: clock[0])
+    store.create(NAMESPACE, named("default", None))
+    store.create(EVENT, named("old"))
+    store.create(EVENT, named("again", lastTimestamp="2026-11-23T12:30:00Z"))
+    clock[0] = NOON + timedelta(minutes=80)
+    with trio.move_on_after(100):
+        await expire_events(store)
+    assert [event["metadata"]["name"] for event in store.list(EVENT)] == ["again"]

@@ -13,6 +13,7 @@ import trio
 
 from vanadium_node.errors import UnreachableError
 from vanadium_node.local.api.bootstrap import new_store
+from vanadium_node.local.api.expiry import expire_events
 from vanadium_node.local.api.identity import ServerIdentity
 from vanadium_node.local.api.logs import PodLogs
 from vanadium_node.local.api.objects import ObjectStore, timestamp
@@ -56,6 +57,7 @@ async def running_cluster(directory: Path, *, port: int | None = None) -> AsyncI
         port = int(listener.getsockname()[1])
         async with trio.open_nursery() as nursery:
             logs: PodLogs = await nursery.start(run_machine, store, files.run)
+            nursery.start_soon(expire_events, store)
             async with serving(Rest(store, logs), identity, listener):
                 write_private(files.kubeconfig, identity.kubeconfig(port))
                 files.write_state(State(os.getpid(), port, timestamp(store.now())))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vanadium_node.local.api import allocation, defaults, validation
 from vanadium_node.local.api.errors import ApiError
-from vanadium_node.local.api.kinds import NAMESPACE, SERVICE, ResourceType
+from vanadium_node.local.api.kinds import NAMESPACE, SERVICE, SERVICE_ACCOUNT, ResourceType
 from vanadium_node.local.api.objects import Object, ObjectStore
 
-PROTECTED: frozenset[str] = frozenset({"default", "kube-system", "kube-public"})
+PROTECTED: Final = frozenset({"default", "kube-system", "kube-public"})
 """Namespaces that cannot be deleted."""
 
 
@@ -25,6 +27,11 @@ class StandardAdmission:
         self._refuse(resource, obj, None)
         if resource is SERVICE:
             allocation.give(store, obj, None)
+
+    def created(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
+        """Give a new namespace the account that its pods have."""
+        if resource is NAMESPACE:
+            store.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": obj["metadata"]["name"]}})
 
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
         """Prepare the next version of an object.

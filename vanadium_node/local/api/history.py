@@ -17,7 +17,7 @@ import trio
 from vanadium_node.local.api.errors import ApiError
 from vanadium_node.local.api.selectors import FieldSelector, LabelSelector
 
-KEPT_EVENTS: Final = 4096
+KEPT_EVENTS: Final = 1024
 """Events of one kind that a watch can still ask for; up to twice as many are held between clean-ups."""
 
 

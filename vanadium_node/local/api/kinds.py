@@ -96,6 +96,15 @@ EVENT: Final = _kind("v1", "Event", "events", "ev")
 POD: Final = _kind(
     "v1", "Pod", "pods", "po", categories=_ALL, subresources=("status", "log", "binding", "eviction"), generation=True
 )
+REPLICATION_CONTROLLER: Final = _kind(
+    "v1",
+    "ReplicationController",
+    "replicationcontrollers",
+    "rc",
+    categories=_ALL,
+    subresources=_SCALED,
+    generation=True,
+)
 SERVICE_ACCOUNT: Final = _kind("v1", "ServiceAccount", "serviceaccounts", "sa")
 PERSISTENT_VOLUME_CLAIM: Final = _kind(
     "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", subresources=_STATUS
@@ -128,7 +137,7 @@ AUTOSCALER: Final = _kind(
     categories=_ALL,
     subresources=_STATUS,
 )
-NEW_EVENT: Final = _kind("events.k8s.io/v1", "Event", "events", "ev")
+NEW_EVENT: Final = _kind("events.k8s.io/v1", "Event", "events")
 """The events of the core group in the newer form; kept as core events."""
 LEASE: Final = _kind("coordination.k8s.io/v1", "Lease", "leases")
 ENDPOINT_SLICE: Final = _kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
@@ -155,6 +164,7 @@ RESOURCES: Final[tuple[ResourceType, ...]] = (
     ENDPOINTS,
     EVENT,
     POD,
+    REPLICATION_CONTROLLER,
     SERVICE_ACCOUNT,
     PERSISTENT_VOLUME_CLAIM,
     PERSISTENT_VOLUME,

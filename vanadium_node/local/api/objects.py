@@ -61,6 +61,9 @@ class Admission(Protocol):
     def creating(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
         """Prepare an object that is about to be made, or raise ApiError."""
 
+    def created(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
+        """Add what belongs to an object that was just made. `obj` is the store's own."""
+
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
         """Prepare the next version of an object, or raise ApiError."""
 
@@ -73,6 +76,9 @@ class _AdmitAll:
 
     def creating(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
         """Take it as it is."""
+
+    def created(self, store: ObjectStore, resource: ResourceType, obj: Object) -> None:
+        """Add nothing."""
 
     def updating(self, store: ObjectStore, resource: ResourceType, obj: Object, old: Object) -> None:
         """Take it as it is."""
@@ -157,6 +163,7 @@ class ObjectStore:
         if dry_run:
             return made
         self._store(resource, None, made)
+        self._admission.created(self, resource, made)
         if not self.ownership.has_living_owner(made):
             self.delete(resource, namespace, metadata["name"])
         return made
