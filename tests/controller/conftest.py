@@ -7,14 +7,11 @@ from typing import Any
 
 import pytest
 from hand_kubelet import hand_kubelet
-from kubernetes_fixtures import client, kubeconfig
 
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
 from vanadium_node.errors import UnreachableError
 from vanadium_node.kube.client import KubeClient
-
-__all__ = ["agent", "client", "deployment", "kubeconfig", "kubelet", "said", "settings", "site"]
 
 DOCUMENT: dict[str, Any] = {
     "clusterAgent": {

@@ -15,8 +15,6 @@ from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import roots_in_use
 from vanadium_node.kube.resources import DEPLOYMENT, NAMESPACE, SERVICE
 
-pytestmark = pytest.mark.kubernetes
-
 
 def here(site: Site, **changes: Any) -> Site:
     """The site with its cluster agent in the test's namespace."""

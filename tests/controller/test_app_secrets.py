@@ -3,8 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from vanadium_node.controller.app_secrets import AppSecrets
 from vanadium_node.controller.applications import Applications, Identity
 from vanadium_node.controller.objects import secret
@@ -12,7 +10,6 @@ from vanadium_node.controller.site import Site
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, name_of
 
-pytestmark = pytest.mark.kubernetes
 NOW = timedelta(0)
 
 

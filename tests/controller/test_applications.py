@@ -17,7 +17,6 @@ from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import is_injected, roots_in_use, secret_in_use
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of
 
-pytestmark = pytest.mark.kubernetes
 FORTUNED = Identity(extension="fortuned", root_blessings="cm9vdHM")
 OTHER = Identity(extension="other", root_blessings="b3RoZXI")
 WAIT = timedelta(seconds=30)
@@ -53,7 +52,7 @@ async def assert_consistent(client: KubeClient, agent: Any, *, running: bool) ->
 async def test_start_makes_secret_key_and_deployment(
     site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
 ) -> None:
-    """The pod agent of a 1.20 cluster is a plain container; its Secret holds the key that the cluster agent gave."""
+    """The pod agent is a native sidecar where the cluster has them; its Secret holds the key that the cluster agent gave."""
     await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
     stored = await live(client)
     assert stored is not None
@@ -64,9 +63,10 @@ async def test_start_makes_secret_key_and_deployment(
     assert list(agent.known.values()) == ["fortuned"]
     assert roots_in_use(stored) == "cm9vdHM"
     pod = stored["spec"]["template"]["spec"]
-    assert [c["name"] for c in pod["containers"]] == ["fortuned", "pod-agent"]
+    is_native = (await client.version()).has_native_sidecars
+    [pod_agent] = [c for c in pod["initContainers" if is_native else "containers"] if c["name"] == "pod-agent"]
     agent_name = {"name": "AGENT_NAME", "value": "/(test-root:cluster-agent)@cluster-agent.default:8193"}
-    assert agent_name in pod["containers"][1]["env"]
+    assert agent_name in pod_agent["env"]
     await assert_consistent(client, agent, running=True)
 
 

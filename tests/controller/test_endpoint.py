@@ -62,7 +62,6 @@ async def listening(host: str) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.kubernetes
 async def test_the_address_inside_where_that_is_reachable(client: KubeClient, said: Any) -> None:
     """A load balancer without an address does not matter when the cluster's network is at hand (as on a node)."""
     await client.create(SERVICE, client.namespace, service())
@@ -94,7 +93,6 @@ async def test_a_pending_address_is_waited_for(client: KubeClient, said: Any) ->
     assert said.reports == ["waiting for the address of the cluster agent's load balancer"]
 
 
-@pytest.mark.kubernetes
 async def test_no_way_there(client: KubeClient, said: Any) -> None:
     """What was tried, and how to get there all the same."""
     with pytest.raises(InputError, match=r"there is no cluster agent .*start-cluster-agent"):

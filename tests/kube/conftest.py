@@ -3,9 +3,6 @@
 from typing import Any
 
 import pytest
-from kubernetes_fixtures import client, kubeconfig
-
-__all__ = ["client", "deployment", "kubeconfig"]
 
 
 @pytest.fixture

@@ -70,10 +70,12 @@ async def test_a_plugin_runs_again_when_its_token_ends_or_is_refused(tmp_path: P
         return handler
 
     user = User(plugin=plugin(program(tmp_path, body)))
-    async with scripted_api([answer(200), answer(401), answer(200)]) as api:
-        async with open_client(ClusterAccess(server=api.url, user=user)) as client:
-            await client.request("GET", "/one", doing="ask")
-            await client.request("GET", "/two", doing="ask")
+    async with (
+        scripted_api([answer(200), answer(401), answer(200)]) as api,
+        open_client(ClusterAccess(server=api.url, user=user)) as client,
+    ):
+        await client.request("GET", "/one", doing="ask")
+        await client.request("GET", "/two", doing="ask")
     assert seen == ["Bearer t2", "Bearer t2", "Bearer t3"]
 
 
@@ -99,7 +101,7 @@ async def test_plugins_that_fail(tmp_path: Path, body: str, says: str) -> None:
 
 async def test_plugins_that_cannot_run(tmp_path: Path) -> None:
     """Missing: the kubeconfig's own advice. Not executable, or of a version that is gone: what to do."""
-    with pytest.raises(ConfigurationError, match="is not installed; get it from example.org"):
+    with pytest.raises(ConfigurationError, match=r"is not installed; get it from example\.org"):
         await run_plugin(plugin("no-such-login-program", install_hint="get it from example.org"), ACCESS)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be run"):

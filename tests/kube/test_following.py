@@ -116,8 +116,10 @@ async def test_quota(client: KubeClient, deployment: dict[str, Any]) -> None:
     path = f"/api/v1/namespaces/{client.namespace}/resourcequotas"
     await client.request("POST", path, body=quota, doing="create a quota")
     with trio.fail_after(20):  # the quota counts once its status is there
-        while not (await client.request("GET", f"{path}/none", doing="read the quota")).get("status", {}).get("hard"):
+        seen = await client.request("GET", f"{path}/none", doing="read the quota")
+        while not seen.get("status", {}).get("hard"):
             await trio.sleep(0.05)
+            seen = await client.request("GET", f"{path}/none", doing="read the quota")
     stored = await client.create(DEPLOYMENT, client.namespace, deployment)
     with pytest.raises(KubernetesError, match=r"may not be created .*exceeded quota"):
         await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=4), report=lambda _: None)

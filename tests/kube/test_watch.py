@@ -57,9 +57,12 @@ async def test_list_then_watch_then_watch_from_there(autojump_clock: trio.testin
         watch(("ADDED", secret("b", 6)), ("BOOKMARK", secret("", 9))),
         watch(("DELETED", secret("a", 10)), ends=False),
     ]
-    async with scripted_api(script) as api, open_client(ClusterAccess(server=api.url)) as client:
-        async with following(client, [SCOPE]) as changes:
-            assert [names(await changes.receive()) for _ in range(3)] == [["a"], ["a", "b"], ["b"]]
+    async with (
+        scripted_api(script) as api,
+        open_client(ClusterAccess(server=api.url)) as client,
+        following(client, [SCOPE]) as changes,
+    ):
+        assert [names(await changes.receive()) for _ in range(3)] == [["a"], ["a", "b"], ["b"]]
     assert ["watch=1" in line for line in api.seen] == [False, True, True]
     assert "resourceVersion=5&" in api.seen[1]
     assert "resourceVersion=9&" in api.seen[2]
@@ -73,9 +76,12 @@ async def test_a_forgotten_version_means_to_list_again(autojump_clock: trio.test
 
     error = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     script = [listing(1, "a"), watch(("ERROR", error)), listing(7, "b"), gone, listing(9, "c"), watch(ends=False)]
-    async with scripted_api(script) as api, open_client(ClusterAccess(server=api.url)) as client:
-        async with following(client, [SCOPE]) as changes:
-            assert [names(await changes.receive()) for _ in range(3)] == [["a"], ["b"], ["c"]]
+    async with (
+        scripted_api(script) as api,
+        open_client(ClusterAccess(server=api.url)) as client,
+        following(client, [SCOPE]) as changes,
+    ):
+        assert [names(await changes.receive()) for _ in range(3)] == [["a"], ["b"], ["c"]]
 
 
 async def test_lost_connections_and_failing_servers_are_tried_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -88,20 +94,26 @@ async def test_lost_connections_and_failing_servers_are_tried_again(autojump_clo
         await exchange.answer(500, {"kind": "Status", "code": 500, "message": "etcd has no leader"})
 
     script = [listing(1, "a"), hang_up, fail, fail, watch(("ADDED", secret("b", 2)), ends=False)]
-    async with scripted_api(script) as api, open_client(ClusterAccess(server=api.url)) as client:
-        async with following(client, [SCOPE]) as changes:
-            assert [names(await changes.receive()) for _ in range(2)] == [["a"], ["a", "b"]]
+    async with (
+        scripted_api(script) as api,
+        open_client(ClusterAccess(server=api.url)) as client,
+        following(client, [SCOPE]) as changes,
+    ):
+        assert [names(await changes.receive()) for _ in range(2)] == [["a"], ["a", "b"]]
     assert len(api.seen) == 5
 
 
 async def test_a_watch_that_goes_quiet_is_renewed(autojump_clock: trio.testing.MockClock) -> None:
     """Half-open connections say nothing for ever."""
     script = [listing(1, "a"), watch(ends=False), watch(("ADDED", secret("b", 2)), ends=False)]
-    async with scripted_api(script) as api, open_client(ClusterAccess(server=api.url)) as client:
-        async with following(client, [SCOPE]) as changes:
-            started = trio.current_time()
-            assert [names(await changes.receive()) for _ in range(2)] == [["a"], ["a", "b"]]
-            assert trio.current_time() - started >= QUIET_SECONDS
+    async with (
+        scripted_api(script) as api,
+        open_client(ClusterAccess(server=api.url)) as client,
+        following(client, [SCOPE]) as changes,
+    ):
+        started = trio.current_time()
+        assert [names(await changes.receive()) for _ in range(2)] == [["a"], ["a", "b"]]
+        assert trio.current_time() - started >= QUIET_SECONDS
 
 
 async def test_a_refusal_is_told_and_not_repeated() -> None:
@@ -110,9 +122,12 @@ async def test_a_refusal_is_told_and_not_repeated() -> None:
     async def forbid(exchange: Exchange) -> None:
         await exchange.answer(403, {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"})
 
-    async with scripted_api([forbid]) as api, open_client(ClusterAccess(server=api.url)) as client:
-        async with following(client, [SCOPE]) as changes:
-            refusal = await changes.receive()
+    async with (
+        scripted_api([forbid]) as api,
+        open_client(ClusterAccess(server=api.url)) as client,
+        following(client, [SCOPE]) as changes,
+    ):
+        refusal = await changes.receive()
     assert isinstance(refusal, KubernetesError)
     assert refusal.status == 403
 
@@ -124,7 +139,6 @@ def test_lines_that_are_no_events(line: str) -> None:
         Event.parse(line, SCOPE)
 
 
-@pytest.mark.kubernetes
 async def test_on_a_real_server(client: KubeClient, kubeconfig: Path) -> None:
     """Objects come and go in the snapshots of a selector; others do not show."""
     space = client.namespace

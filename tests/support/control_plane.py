@@ -98,6 +98,12 @@ def wait_until_ready(server: str, ca: Path, token: str, child: subprocess.Popen[
     raise RuntimeError(f"kube-apiserver was not ready in time:\n{log.read_text(errors='replace')[-2000:]}")
 
 
+def without_insecure_port(controller_manager: Path) -> list[str]:
+    """Return the flag that old versions need to leave their second, fixed port alone: two of them may run at once."""
+    usage = subprocess.run([controller_manager, "--help"], capture_output=True, text=True, check=True).stdout
+    return ["--port=0"] if " --port int " in usage else []
+
+
 @contextmanager
 def running_control_plane(assets: Path, folder: Path) -> Iterator[ControlPlane]:
     """Run a control plane while the block lasts; everything it writes is in `folder`."""
@@ -152,11 +158,14 @@ def running_control_plane(assets: Path, folder: Path) -> Iterator[ControlPlane]:
                     str(controller_manager),
                     f"--kubeconfig={plane.kubeconfig}",
                     "--leader-elect=false",
+                    "--kube-api-qps=500",  # deleting a namespace takes some hundred requests; the default is 20 a second
+                    "--kube-api-burst=1000",
                     f"--secure-port={free_port()}",
                     f"--cert-dir={folder}",
                     "--use-service-account-credentials",
                     f"--service-account-private-key-file={private}",
                     f"--root-ca-file={ca}",
+                    *without_insecure_port(controller_manager),
                 )
             )
         yield plane

@@ -1,11 +1,14 @@
-"""Fixtures of tests that need a real Kubernetes API server; each test gets a namespace of its own.
+"""Fixtures of tests that need a Kubernetes API: they run on a real one and on the embedded one, each test in a namespace of its own.
 
-A conftest takes them with `from kubernetes_fixtures import …`. Without KUBEBUILDER_ASSETS or VANADIUM_TEST_KUBECONFIG the tests
-are skipped and say so.
+A conftest takes them with `from kubernetes_fixtures import …`. Without KUBEBUILDER_ASSETS or VANADIUM_TEST_KUBECONFIG the real one
+is skipped, and says so.
 """
 
 import os
 import secrets
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +20,11 @@ from vanadium_node.kube.client import KubeClient, open_client
 from vanadium_node.kube.kubeconfig import ClusterAccess
 from vanadium_node.kube.resources import NAMESPACE
 
+REAL, EMBEDDED = "kubernetes", "embedded"
+
 
 @pytest.fixture(scope="session")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def real_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The kubeconfig of a real API server, started for the session if need be."""
     given = os.environ.get("VANADIUM_TEST_KUBECONFIG")
     assets = os.environ.get("KUBEBUILDER_ASSETS")
@@ -32,9 +37,32 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("needs a real API server: set KUBEBUILDER_ASSETS or VANADIUM_TEST_KUBECONFIG")
 
 
+@pytest.fixture(scope="session")
+def embedded_kubeconfig() -> Iterator[Path]:
+    """The kubeconfig of an embedded cluster, run as a user runs it; in a short folder, since pods have sockets there."""
+    with tempfile.TemporaryDirectory(prefix="vk-") as folder:
+        environment = {**os.environ, "VANADIUM_LOCAL_DIR": folder}
+        local = [sys.executable, "-m", "vanadium_node", "local"]
+        subprocess.run([*local, "up"], env=environment, check=True, capture_output=True, timeout=60)
+        try:
+            yield Path(folder) / "kubeconfig"
+        finally:
+            subprocess.run([*local, "down"], env=environment, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(params=[pytest.param(REAL, marks=pytest.mark.kubernetes), EMBEDDED])
+def kubeconfig(request: pytest.FixtureRequest) -> Path:
+    """Either cluster's kubeconfig. A test that plays the node by hand has no place where there is one."""
+    is_real = request.param == REAL
+    if not is_real and ("kubelet" in request.fixturenames or request.node.get_closest_marker("kubernetes")):
+        pytest.skip("the embedded cluster has a node of its own")
+    path: Path = request.getfixturevalue("real_kubeconfig" if is_real else "embedded_kubeconfig")
+    return path
+
+
 @pytest.fixture
 async def client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
-    """A client of the real API server, in a fresh namespace that is deleted afterwards (in the background)."""
+    """A client in a fresh namespace that is deleted afterwards (in the background)."""
     name = f"test-{secrets.token_hex(4)}"
     access = replace(ClusterAccess.from_files([kubeconfig]), namespace=name)
     async with open_client(access) as kube:

@@ -6,8 +6,8 @@ controller. One client serves one cluster as one user, in one trio run.
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -23,6 +23,20 @@ from vanadium_node.kube.kubeconfig import ClusterAccess
 from vanadium_node.kube.resources import Manifest, Resource, resource_version_of
 
 REQUEST_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 5.0
+"""How long connecting may take; Ctrl-C waits for that."""
+
+CONNECTING: Final = frozenset({"connection.connect_tcp.started", "connection.start_tls.started"})
+CONNECTED: Final = frozenset(
+    {
+        "connection.connect_tcp.failed",
+        "connection.start_tls.failed",
+        "connection.start_tls.complete",
+        "http11.send_request_headers.started",
+    }
+)
+"""Between these events, in httpcore's words, a connection is being made."""
+
 MAX_ATTEMPTS: Final = 5
 MAX_RETRY_AFTER_SECONDS: Final = 10.0
 BUSY: Final = frozenset({429, 503})
@@ -236,11 +250,11 @@ class KubeClient:
         The channel must be unbounded. Thus this task only ever waits inside httpx, and cancelling it unwinds the generators
         there; leaving them in any other way leaves them to the garbage collector.
         """
-        timeout = httpx.Timeout(REQUEST_SECONDS, read=quiet_seconds)
-        with send:
+        timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS, read=quiet_seconds)
+        with send, self._whole_handshakes() as extensions:
             try:
                 async with self._http.stream(
-                    "GET", path, params=query, timeout=timeout, extensions=self._extensions
+                    "GET", path, params=query, timeout=timeout, extensions=extensions
                 ) as response:
                     if response.status_code >= 400:
                         await response.aread()
@@ -251,6 +265,22 @@ class KubeClient:
             except httpx.HTTPError as error:
                 send.send_nowait(self._unreachable(doing, error))
 
+    @contextmanager
+    def _whole_handshakes(self) -> Iterator[dict[str, Any]]:
+        """Give the extensions for a request in the block, and let cancellation wait while it connects.
+
+        The HTTP client loses the socket of a TLS handshake that is cancelled; connecting has a timeout of its own.
+        """
+        with trio.CancelScope() as scope:
+
+            async def trace(event: str, _info: object) -> None:
+                if event in CONNECTING:
+                    scope.shield = True
+                elif event in CONNECTED:
+                    scope.shield = False
+
+            yield {**self._extensions, "trace": trace}
+
     async def _send(
         self, method: str, path: str, query: Mapping[str, str], body: object, content_type: str, doing: str
     ) -> httpx.Response:
@@ -259,9 +289,10 @@ class KubeClient:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             may_retry = attempt < MAX_ATTEMPTS
             try:
-                response = await self._http.request(
-                    method, path, params=query, content=content, headers=headers, extensions=self._extensions
-                )
+                with self._whole_handshakes() as extensions:
+                    response = await self._http.request(
+                        method, path, params=query, content=content, headers=headers, extensions=extensions
+                    )
             except httpx.ConnectError as error:  # nothing was sent, but nobody is there either: one more try
                 if attempt > 1:
                     raise self._unreachable(doing, error) from error
@@ -352,7 +383,7 @@ async def open_client(access: ClusterAccess) -> AsyncIterator[KubeClient]:
             auth=login.auth,
             proxy=access.proxy_url,
             trust_env=not is_here,  # as kubectl: a proxy of the environment is not asked for this machine
-            timeout=REQUEST_SECONDS,
+            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
             headers={"User-Agent": f"vanadium-node/{__version__}"},
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
