@@ -327,6 +327,23 @@ async def test_a_secret_volume_follows_its_secret(bench: Bench) -> None:
     await bench.until_logged("new")
 
 
+async def test_labels_in_files_follow_the_pod(bench: Bench) -> None:
+    """A downward API volume shows the labels that the pod has now."""
+    bench.pod(
+        shell(
+            "until grep -q new /f/labels; do sleep 0.02; done; cat /f/labels; echo; exec sleep 1000",
+            volumeMounts=[{"name": "f", "mountPath": "/f"}],
+        ),
+        volumes=[
+            {"name": "f", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}
+        ],
+        labels={"state": "old"},
+    )
+    await bench.until_ready()
+    bench.store.modify(POD, "default", "pod", lambda pod: pod["metadata"].update(labels={"state": "new"}))
+    assert await bench.until_logged("new") == 'state="new"\n'
+
+
 async def test_a_volume_waits_for_its_secret(bench: Bench) -> None:
     """A pod whose Secret is not there waits in ContainerCreating, says why, and goes on when it comes."""
     bench.pod(

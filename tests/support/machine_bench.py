@@ -206,4 +206,4 @@ async def running_bench(root: Path, *, noting: str = "") -> AsyncIterator[Bench]
         yield bench
         nursery.cancel_scope.cancel()
     journal = bench.journal()
-    assert noting in journal if noting else not journal, journal
+    assert noting in journal if noting else " bug in " not in journal, journal

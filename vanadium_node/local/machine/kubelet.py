@@ -78,6 +78,8 @@ class Kubelet:
                 self._begin(nursery, current)
         elif worker is not None and "deletionTimestamp" in pod["metadata"]:
             worker.end(float(pod["metadata"].get("deletionGracePeriodSeconds", grace_seconds(pod))))
+        elif worker is not None and worker.has_new_marks(pod):
+            self._node.news.ring()
 
     def _begin(self, nursery: trio.Nursery, pod: Object) -> None:
         self._count += 1

@@ -61,6 +61,7 @@ class PodWorker:
         self._deadline = float("inf")
         self._stopping: list[Runner] = []
         self._failure: Mapping[str, str] = {}
+        self._marks = _marks(pod)
 
     @property
     def uid(self) -> str:
@@ -74,6 +75,11 @@ class PodWorker:
         if found is not None and found["metadata"]["uid"] == metadata["uid"]:
             self._pod = found
         return self._pod
+
+    def has_new_marks(self, pod: Object) -> bool:
+        """Tell, once for each change, whether labels or annotations have changed: files may show them."""
+        before, self._marks = self._marks, _marks(pod)
+        return before != self._marks
 
     def end(self, grace_seconds: float) -> None:
         """Ask the pod to end, with so much time; asked again, the earlier deadline counts."""
@@ -236,6 +242,10 @@ class PodWorker:
         metadata = self._pod["metadata"]
         with suppress(ApiError):  # it has been removed already
             self._node.store.delete(POD, metadata["namespace"], metadata["name"], grace_seconds=0, uid=self.uid)
+
+
+def _marks(pod: Object) -> tuple[Object, Object]:
+    return pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {}
 
 
 def _containers(pod: Object) -> tuple[Mapping[str, Any], ...]:
