@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from vanadium_node.local.api.kinds import DEPLOYMENT, NAMESPACE, POD, REPLICA_SET
 from vanadium_node.local.api.objects import Object
-from vanadium_node.local.machine import replica_sets
+from vanadium_node.local.machine import pods, replica_sets
 from vanadium_node.local.machine.deployments import Deployments
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -282,7 +282,7 @@ async def test_a_deadline_passes_while_old_pods_end(
 
 async def test_pods_that_are_refused(clock: MockClock, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refusal is an event and a condition of both owners, until pods are accepted again."""
-    template = replica_sets.from_template
+    template = pods.from_template
     monkeypatch.setattr(replica_sets, "from_template", lambda owner: {**template(owner), "spec": {"containers": []}})
     bench.deployment(replicas=1)
     deployment = await bench.until(lambda d: conditions(d).get("ReplicaFailure") == "True", DEPLOYMENT, "web")
