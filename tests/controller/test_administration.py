@@ -80,9 +80,9 @@ async def test_a_start_that_stalls_leaves_nothing(site: Site, client: KubeClient
 
 async def test_an_update_that_stalls_is_rolled_back(site: Site, client: KubeClient, kubelet: None) -> None:
     """The image of before is back."""
-    await Administration(site=here(site), wait=timedelta(seconds=20)).start(root_blessings="r", claimer="c")
-    stalling = Administration(site=here(site, image="x:broken"), wait=timedelta(seconds=20))
-    with trio.fail_after(40), pytest.raises(KubernetesError, match="cannot exist"):
+    await Administration(site=here(site), wait=timedelta(seconds=120)).start(root_blessings="r", claimer="c")
+    stalling = Administration(site=here(site, image="x:broken"), wait=timedelta(seconds=120))
+    with trio.fail_after(240), pytest.raises(KubernetesError, match="cannot exist"):
         await stalling.update()
     live = await client.get(DEPLOYMENT, client.namespace, "cluster-agentd")
     assert live["spec"]["template"]["spec"]["containers"][0]["image"] == "example.org/vanadium-node:1"

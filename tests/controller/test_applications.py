@@ -19,7 +19,7 @@ from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of
 
 FORTUNED = Identity(extension="fortuned", root_blessings="cm9vdHM")
 OTHER = Identity(extension="other", root_blessings="b3RoZXI")
-WAIT = timedelta(seconds=30)
+WAIT = timedelta(seconds=120)
 
 
 def with_image(deployment: dict[str, Any], image: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ async def test_waiting_follows_the_rollout(
     site: Site, kubelet: None, agent: Any, said: Any, client: KubeClient, deployment: dict[str, Any]
 ) -> None:
     """With --wait each step is told, and it ends when the replicas are there."""
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, deployment, FORTUNED)
     assert said.reports[-1].endswith("desired 1, current 1, updated 1, available 1")
 
@@ -114,7 +114,7 @@ async def test_a_start_that_fails_leaves_nothing(
 ) -> None:
     """A rollout that cannot succeed, and an object that the API refuses."""
     applications = Applications(site=site, agent=agent, wait=WAIT)
-    with trio.fail_after(30), pytest.raises(KubernetesError, match="has an image that cannot exist"):
+    with trio.fail_after(120), pytest.raises(KubernetesError, match="has an image that cannot exist"):
         await applications.start(client.namespace, with_image(deployment, "x:broken"), FORTUNED)
     await assert_consistent(client, agent, running=False)
     deployment["spec"]["selector"] = {"matchLabels": {"some": "thing-else"}}
@@ -185,7 +185,7 @@ async def test_an_update_that_stalls_is_rolled_back(
     """The old specification is back, the new secret is gone, the old one is still good."""
     applications = Applications(site=site, agent=agent, wait=WAIT)
     await applications.start(client.namespace, deployment, FORTUNED)
-    with trio.fail_after(30), pytest.raises(KubernetesError, match="cannot exist"):
+    with trio.fail_after(120), pytest.raises(KubernetesError, match="cannot exist"):
         await applications.update(client.namespace, with_image(deployment, "x:broken"), OTHER)
     after = await live(client)
     assert after is not None

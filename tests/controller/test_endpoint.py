@@ -88,7 +88,7 @@ async def test_a_pending_address_is_waited_for(client: KubeClient, said: Any) ->
             said.reports.append(line)
             nursery.start_soon(give_address, line)
 
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             assert await find_cluster_agent(client, client.namespace, report=report) == "127.8.9.10:8193"
     assert said.reports == ["waiting for the address of the cluster agent's load balancer"]
 

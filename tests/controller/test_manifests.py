@@ -18,7 +18,7 @@ from vanadium_node.kube.kubeconfig import User
 from vanadium_node.kube.resources import Resource
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "kubernetes"
-WAIT = timedelta(seconds=30)
+WAIT = timedelta(seconds=120)
 
 
 def load(name: str) -> Any:

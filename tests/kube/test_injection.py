@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vanadium_node.errors import InputError
@@ -201,6 +201,7 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
     return {"metadata": {"name": "w"}, "spec": {"template": {"metadata": metadata, "spec": pod}, "z": draw(values)}}
 
 
+@settings(deadline=None)  # a busy machine is no fault of the code
 @given(workloads(), st.sampled_from([NATIVE, PLAIN]), st.sampled_from([NATIVE, PLAIN]))
 def test_injection_is_undone_exactly_and_idempotent(
     workload: dict[str, Any], first: PodAgent, second: PodAgent
