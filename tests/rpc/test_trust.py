@@ -7,11 +7,13 @@ import pytest
 import trio
 from rpc_parties import Parties, connected, principal, served, wear
 
-from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError
+from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, UnreachableError
 from vanadium_node.rpc import connect, serve
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.authorization import permissions_authorizer
 from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.cose import LocalSigner, SignatureType
+from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.validation import CallContext
@@ -235,3 +237,37 @@ async def test_connecting_over_tcp_needs_a_principal(family: Parties) -> None:
         with pytest.raises(InputError, match="needs a principal"):
             async with connect(f"/{server.addresses[0]}", None):
                 pass
+
+
+class Moody(LocalSigner):
+    """A signer behind an agent that can be away."""
+
+    is_away = False
+
+    async def sign(self, kind: SignatureType, payload: bytes, external_aad: bytes = b"") -> bytes:
+        """Sign, or fail as the client of an agent fails."""
+        if Moody.is_away:
+            raise UnreachableError("the agent is away")
+        return await super().sign(kind, payload, external_aad)
+
+
+async def test_a_server_outlives_its_agent(
+    family: Parties, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its key a server takes no new connections and renews nothing; open ones go on, and so does it later."""
+    monkeypatch.setattr(Moody, "is_away", False)
+    family.server = Principal(Moody(PrivateKey.generate()), None, family.server.roots)
+    await bless_again(family, family.server, "server", Caveat.unconstrained())
+    async with served(family) as server, connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client:
+        await bless_again(family, family.server, "server:renewed", Caveat.unconstrained())
+        monkeypatch.setattr(Moody, "is_away", True)
+        with pytest.raises(UnreachableError):
+            async with connect(f"/{server.addresses[0]}", family.client, now=family.clock):
+                pass
+        with trio.fail_after(10):
+            while "cannot show renewed blessings" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+                await trio.sleep(0.1)
+        assert await client.call("Quick", "x") == "x"
+        monkeypatch.setattr(Moody, "is_away", False)
+        async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as other:
+            assert other.server.names == ("root:server:renewed",)

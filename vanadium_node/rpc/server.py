@@ -176,7 +176,11 @@ class Server:
         session.binding = channel.binding
         if principal is None:
             raise ConfigurationError("a server without a principal serves unix sockets only")
-        await show(session, principal)
+        try:
+            await show(session, principal)
+        except VanadiumError as error:
+            log.warning("cannot show this server's blessings to %s: %s", address, error)
+            raise
         return session
 
     async def _until_known(self, session: Session) -> bool:
@@ -235,7 +239,10 @@ class Server:
         if principal is None or session.trust is None:
             return
         if session.shown is not principal.store.default and session.shown != principal.store.default:
-            await show(session, principal)
+            try:
+                await show(session, principal)
+            except VanadiumError as error:  # an agent may be away for a moment; the next round tries again
+                log.warning("cannot show renewed blessings to %s: %s", session, error)
 
 
 async def show(session: Session, principal: Principal) -> None:
