@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -20,6 +21,9 @@ from vanadium_node.errors import VanadiumError
 from vanadium_node.local.cluster import AlreadyUpError
 from vanadium_node.local.directory import ClusterDirectory
 from vanadium_node.local.running import RunningCluster, running_cluster
+
+END_SECONDS: Final = 8
+"""After so long without an end the process is ended by the kernel: a client that does not read can hold its connection."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ async def serve(directory: Path, *, port: int | None, ready: Callable[[RunningCl
                 ready(cluster)
                 number = await anext(aiter(signals))
                 _log.warning("ending the cluster on %s", signal.Signals(number).name)
+                signal.alarm(END_SECONDS)
     finally:
         os.close(lock)
 

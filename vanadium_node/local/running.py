@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -22,6 +23,9 @@ from vanadium_node.local.api.server import listening_socket, serving
 from vanadium_node.local.directory import ClusterDirectory, State
 from vanadium_node.local.machine import run_machine
 from vanadium_node.storage.files import write_private
+
+MACHINE_END_SECONDS: Final = 6.0
+"""How long pods may take to end with the machine, which kills them after two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,39 @@ async def running_cluster(directory: Path, *, port: int | None = None) -> AsyncI
     with listener:
         port = int(listener.getsockname()[1])
         async with trio.open_nursery() as nursery:
-            logs: PodLogs = await nursery.start(run_machine, store, files.run)
+            machine = _Machine()
+            logs: PodLogs = await nursery.start(machine.run, store, files.run)
             nursery.start_soon(expire_events, store)
             async with serving(Rest(store, logs), identity, listener):
                 write_private(files.kubeconfig, identity.kubeconfig(port))
                 files.write_state(State(os.getpid(), port, timestamp(store.now())))
-                yield RunningCluster(files.path, store, port)
+                try:
+                    yield RunningCluster(files.path, store, port)
+                finally:
+                    await machine.end()
             nursery.cancel_scope.cancel()
+
+
+class _Machine:
+    """The machine as a task that can be ended, with all its pods, while the API still answers."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def run(self, store: ObjectStore, root: Path, *, task_status: trio.TaskStatus[PodLogs]) -> None:
+        """Run the machine until it is ended or cancelled."""
+        try:
+            with self._scope:
+                await run_machine(store, root, task_status=task_status)
+        finally:
+            self._ended.set()
+
+    async def end(self) -> None:
+        """End the machine and wait until its pods have ended."""
+        self._scope.cancel()
+        with trio.move_on_after(MACHINE_END_SECONDS, shield=True):
+            await self._ended.wait()
 
 
 def _preferred_socket(last: State | None) -> socket.socket:

@@ -41,8 +41,8 @@ def apply(store: ObjectStore, target: Target, config: Any, options: Options) -> 
     if contested and not options.is_forced:
         raise _conflict(resource, old, contested)
     new = _merged(copied(old), config)
-    for path in sorted(_abandoned(old, manager, wanted, others), key=len, reverse=True):
-        new = managed.removed(new, path)
+    for path in sorted(_abandoned(old, manager, wanted, others), key=lambda p: (p[-1] != ".", -len(p))):
+        new = managed.removed(new, path)  # whole elements first: without its keys an element is not found any more
 
     def stamp(after: Object, before: Object | None) -> None:
         after["metadata"]["managedFields"] = _entries(after, old, manager, wanted, contested, time)
@@ -115,7 +115,8 @@ def _abandoned(old: Object, manager: str, wanted: Fields, others: list[Object]) 
             before |= managed.fields_of(found)
     for other in others:
         before -= managed.fields_of(other)
-    return frozenset(p for p in before - wanted if managed.at(old, p) is not MISSING)
+    gone = (p for p in before - wanted if managed.at(old, p) is not MISSING)
+    return frozenset(p for p in gone if not managed.is_key(p))
 
 
 def _entries(

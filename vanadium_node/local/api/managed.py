@@ -75,6 +75,11 @@ def is_atomic(path: Path) -> bool:
     return bool(path) and path[-1].startswith("f:") and path[-1][2:] in _ATOMIC
 
 
+def is_key(path: Path) -> bool:
+    """Tell whether a path leads to one of the keys of a list's element, which stay as long as the element."""
+    return len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:])
+
+
 def element_step(path: Path, element: Any) -> str | None:
     """Return the step that leads to an element of the list at `path`; None where the list has no keys."""
     names = names_of(path)
