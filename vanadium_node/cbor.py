@@ -130,7 +130,8 @@ def _check(value: Value) -> None:
     kind = type(value)
     if kind is list or kind is tuple:
         for item in value:
-            _check(item)
+            if type(item) not in _PLAIN:
+                _check(item)
     elif kind is dict:
         if not (all(type(key) is str for key in value) or all(type(key) is int and key >= 0 for key in value)):
             raise DecodeError("a CBOR map has keys that are neither all text nor all integers from 0 on")
@@ -161,6 +162,9 @@ def bytes_at(data: bytes, start: int) -> tuple[bytes, int]:
         DecodeError: there is none, it is cut off, or its length has a shorter form.
     """
     head = data[start] if start < len(data) else 0
+    if head == 0x58 and start + 1 < len(data) and 24 <= data[start + 1] <= len(data) - start - 2:
+        end = start + 2 + data[start + 1]  # nearly all of them are of this form
+        return data[start + 2 : end], end
     size = {0x58: 1, 0x59: 2, 0x5A: 4}.get(head, 0)
     length = int.from_bytes(data[start + 1 : start + 1 + size], "big") if size else head - 0x40
     begin = start + 1 + size
@@ -170,4 +174,6 @@ def bytes_at(data: bytes, start: int) -> tuple[bytes, int]:
 
 
 _SCALARS: Final = (bytes, str, float)
+_PLAIN: Final = frozenset({bytes, str, bool, float, type(None)})
+"""What needs no further look; all else goes through `_check`."""
 _END_OF_INTEGERS: Final = 1 << 64

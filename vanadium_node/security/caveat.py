@@ -33,12 +33,15 @@ class CaveatId(IntEnum):
     PEER_ADDRESS = 7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Caveat:
-    """A condition: its id, and its parameter as canonical CBOR (so that a caveat is a value)."""
+    """A condition. Its parameter is a bool, milliseconds since 1970, or texts, for the known ids; arrays are tuples.
+
+    Caveats are equal when their encodings are: `1` and `true` are two parameters.
+    """
 
     id: int
-    encoded_parameter: bytes
+    parameter: cbor.Value
 
     @classmethod
     def of(cls, id_: int, parameter: cbor.Value) -> Self:
@@ -52,7 +55,9 @@ class Caveat:
         check = _TAKES.get(id_)
         if check is not None and not check(parameter):
             raise InputError(f"the parameter of a caveat with id {id_} is not what it takes")
-        return cls(int(id_), cbor.encode(parameter))
+        if check is None:
+            cbor.encode(parameter)  # of an id of the future or an application: it must at least be CBOR
+        return cls(int(id_), _frozen(parameter))
 
     @classmethod
     def decode(cls, value: cbor.Value) -> Self:
@@ -61,7 +66,7 @@ class Caveat:
         Raises:
             DecodeError: it is not that.
         """
-        if type(value) is not list or len(value) != 2 or type(value[0]) is not int:
+        if not isinstance(value, list | tuple) or len(value) != 2 or type(value[0]) is not int:
             raise DecodeError("a caveat is not the array [id, parameter]")
         try:
             return cls.of(value[0], value[1])
@@ -109,9 +114,17 @@ class Caveat:
         return cls.of(CaveatId.PEER_ADDRESS, list(networks))
 
     @property
-    def parameter(self) -> cbor.Value:
-        """The parameter, decoded: bool, milliseconds since 1970, or a list of texts, for the known ids."""
-        return cbor.decode(self.encoded_parameter, max_bytes=len(self.encoded_parameter))
+    def encoded_parameter(self) -> bytes:
+        """The parameter as canonical CBOR."""
+        return cbor.encode(self.parameter)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Caveat):
+            return NotImplemented
+        return self.id == other.id and self.encoded_parameter == other.encoded_parameter
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.encoded_parameter))
 
     @property
     def time(self) -> datetime:
@@ -119,7 +132,7 @@ class Caveat:
         return _EPOCH + timedelta(milliseconds=self.parameter)
 
     def to_value(self) -> cbor.Value:
-        """Return `[id, parameter]`."""
+        """Return `[id, parameter]`, to be encoded."""
         return [self.id, self.parameter]
 
     def __str__(self) -> str:
@@ -153,6 +166,10 @@ def _milliseconds(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
+def _frozen(value: cbor.Value) -> cbor.Value:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def _is_flag(value: object) -> bool:
     return type(value) is bool
 
@@ -162,15 +179,15 @@ def _is_time(value: object) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
 def _is_patterns(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) and Pattern.parse(item) for item in value)
+    return isinstance(value, list | tuple) and all(isinstance(item, str) and Pattern.parse(item) for item in value)
 
 
 def _is_networks(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) and _is_network(item) for item in value)
+    return isinstance(value, list | tuple) and all(isinstance(item, str) and _is_network(item) for item in value)
 
 
 def _is_network(text: str) -> bool:
@@ -183,7 +200,9 @@ def _is_network(text: str) -> bool:
 
 def _is_third_party(value: object) -> bool:
     match value:
-        case [bytes(nonce), bytes(_), str(_), list(caveats), [bool(_), bool(_), bool(_)]] if len(nonce) == 16:
+        case [bytes(nonce), bytes(_), str(_), list(caveats) | tuple(caveats), [bool(_), bool(_), bool(_)]] if (
+            len(nonce) == 16
+        ):
             return all(Caveat.decode(c) for c in caveats)
         case _:
             return False
