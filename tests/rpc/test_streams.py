@@ -83,3 +83,11 @@ async def test_many_streams_at_once(client: Client) -> None:
             for _ in range(8):
                 nursery.start_soon(read)
     assert totals == [1_000_000] * 8
+
+
+async def test_a_method_that_never_waits_lets_others_run(client: Client) -> None:
+    """Tiny items of a generator without a checkpoint of its own do not hold up other calls."""
+    async with client.stream("Count", 10_000_000, returns=int) as numbers:
+        await anext(numbers)
+        with trio.fail_after(5):
+            assert await client.call("Echo", "in between") == "in between"

@@ -351,7 +351,7 @@ class Client:
             await self._credit.park()
         connection.send_item(number, value)
         self._link.wake()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         return True
 
     def close(self) -> None:

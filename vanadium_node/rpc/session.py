@@ -334,15 +334,23 @@ class Session:
         connection, codec = self.link.connection, running.method.items_out
         if codec is None:
             raise RuntimeError("a method that yields nothing")
+        sent = 0
         async with aclosing(running.method.function(running.call, *running.values)) as items:
             async for item in items:
-                value = codec.to_wire(item)
+                try:
+                    value = codec.to_wire(item)
+                except InputError as error:
+                    sentence = f"{running.method.name} yielded something that cannot be sent: {error.message}"
+                    raise CallError(ErrorCode.INTERNAL, sentence) from error
                 while not connection.may_send_item(running.number):
                     if running.number not in connection.incoming:
                         return
                     await self._credit.park()
                 connection.send_item(running.number, value)
                 self.link.wake()
+                sent += 1
+                if sent % ITEMS_IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
 
     # Answers
 
@@ -415,6 +423,9 @@ class Session:
     def _own_name(self) -> str:
         return ",".join(self._local_names) or "this server"
 
+
+ITEMS_IN_A_ROW: Final = 64
+"""A method that yields without waiting lets others run after so many items; its credit may last for a hundred thousand."""
 
 MAX_SENTENCE: Final = 2000
 """Characters of an error's sentence: a method's message may quote what its caller sent."""
