@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
 from vanadium_node.cli.demo_script import CLEAN_UP, FILES, LAST_STEP, STEPS, Step
-from vanadium_node.cli.output import Interrupted, is_terminal, note, run_async
+from vanadium_node.cli.output import is_terminal, note, run_async
 from vanadium_node.errors import VanadiumError
+
+if TYPE_CHECKING:
+    import trio
 
 CLEAN_UP_SECONDS: Final = 15
 """How long the clean-up may take after the demo has failed or was interrupted."""
+
+STEP_END_SECONDS: Final = 5
 
 
 class Display(Protocol):
@@ -108,9 +114,12 @@ async def command(keep: bool) -> None:
     with temporary_folder(keep) as folder:
         async with stage(folder, display, keep):
             identified = ""
-            steps = [step for step in STEPS if not step.program or shutil.which(step.program)]
+            display.remark(
+                f"Everything happens in {folder}, with V23_CREDENTIALS and VANADIUM_LOCAL_DIR set to folders in it."
+            )
+            steps = possible_steps()
             for number, step in enumerate(steps, 1):
-                display.title(number, len(steps), step)
+                display.title(number, len(steps) + (not keep), step)
                 printed = await perform(step, folder, display)
                 if step is LAST_STEP:
                     identified = presented(printed)
@@ -139,16 +148,24 @@ async def stage(folder: Path, display: Display, keep: bool) -> AsyncIterator[Non
     """Clean up behind the steps: shown after success; in silence, and within a deadline, after a failure or Ctrl-C."""
     import trio
 
+    is_done = False
     try:
         yield
-    except (VanadiumError, trio.Cancelled, Interrupted):
-        with trio.move_on_after(CLEAN_UP_SECONDS, shield=True):
-            await run(CLEAN_UP[-1].line, folder)
-        raise
+        is_done = True
+    finally:
+        if not is_done:
+            with trio.move_on_after(CLEAN_UP_SECONDS, shield=True):
+                await run(CLEAN_UP[-1].line, folder)
     if not keep:
-        display.title(len(STEPS) + 1, len(STEPS) + 1, CLEAN_UP[0])
+        last = len(possible_steps()) + 1
+        display.title(last, last, CLEAN_UP[0])
         for step in CLEAN_UP:
             await perform(step, folder, display)
+
+
+def possible_steps() -> list[Step]:
+    """Return the steps whose programs are there."""
+    return [step for step in STEPS if not step.program or shutil.which(step.program)]
 
 
 async def perform(step: Step, folder: Path, display: Display) -> str:
@@ -157,8 +174,7 @@ async def perform(step: Step, folder: Path, display: Display) -> str:
     Raises:
         VanadiumError: the command failed; the sentence names the step.
     """
-    if step.show:
-        display.command(step.line)
+    display.command(step.line)
     status, printed = await run(step.line, folder)
     display.printed(printed)
     if status != 0:
@@ -171,22 +187,49 @@ async def perform(step: Step, folder: Path, display: Display) -> str:
     return printed
 
 
-async def run(shell: str, folder: Path) -> tuple[int, str]:
-    """Run a command line in the folder and return its exit status and everything it printed."""
+async def run(line: str, folder: Path) -> tuple[int, str]:
+    """Run a command line in the folder and return its exit status and everything it printed.
+
+    When this is cancelled, everything that the line has started is ended too: a command that went on would start again what
+    is being cleaned up.
+    """
     import subprocess
 
     import trio
 
     result = await trio.run_process(
-        ["/bin/sh", "-c", shell],
+        ["/bin/sh", "-c", line],
         cwd=folder,
         env=environment(folder),
         stdin=subprocess.DEVNULL,
         capture_stdout=True,
         stderr=subprocess.STDOUT,
         check=False,
+        start_new_session=True,
+        deliver_cancel=end_group,
     )
     return result.returncode, result.stdout.decode(errors="replace")
+
+
+async def end_group(process: trio.Process) -> None:
+    """Ask all processes of a command line to end, and kill what has not in time."""
+    import trio
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signalled(process.pid, number)
+        with trio.move_on_after(STEP_END_SECONDS):
+            while _signalled(process.pid, 0):
+                await trio.sleep(0.02)
+            return
+
+
+def _signalled(group: int, number: int) -> bool:
+    """Send a signal to a process group; tell whether there is anybody in it."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -16,7 +16,6 @@ class Step:
     line: str
     remark: str = ""
     program: str = ""
-    show: bool = True
 
 
 _CONFIG: Final = {
@@ -95,6 +94,11 @@ STEPS: Final[tuple[Step, ...]] = (
         remark="A key and a name for it: whoever trusts this key trusts what it blesses.",
     ),
     Step(title="Look at it", line="vanadium-node principal dump"),
+    Step(
+        title="Configure the controller",
+        line="cat vkube.cfg",
+        remark="Which image plays which role, what the cluster agent will be called, and who its administrator is.",
+    ),
     Step(
         title="Start the cluster agent",
         line="vanadium-node controller --local start-cluster-agent --wait",
