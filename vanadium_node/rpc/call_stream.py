@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import trio
 
-from vanadium_node.errors import CallError, ErrorCode, VanadiumError, clip
+from vanadium_node.errors import VanadiumError
+from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.types import codec_of, from_wire, to_wire
 from vanadium_node.wire.frames import Response, Wire
 
 T = TypeVar("T")
-
-MAX_SENTENCE: Final = 2000
-"""Characters of a server's error that are shown: more than a log line's worth, as it lists rejected names and reasons."""
 
 
 class Sender(Protocol):
@@ -81,13 +79,3 @@ class CallStream(AsyncIterator[T]):
         self._error = self._error or error
         self.inbox.end(error)
         self._over.set()
-
-
-def call_error(fields: list[Wire]) -> CallError:
-    """Return the error of a response; one that is malformed is an internal error of the server."""
-    match fields:
-        case [str(code), str(sentence), dict(details)] if code in list(ErrorCode):
-            kept = {k: v for k, v in details.items() if isinstance(k, str) and type(v) in (str, int)}
-            return CallError(ErrorCode(code), clip(sentence, MAX_SENTENCE), fields=kept)
-        case _:
-            return CallError(ErrorCode.INTERNAL, "the server answered with an error that cannot be read")

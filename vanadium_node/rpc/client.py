@@ -29,8 +29,9 @@ from vanadium_node.errors import (
 )
 from vanadium_node.rpc.authentication import sign_auth
 from vanadium_node.rpc.call import PeerIdentity
-from vanadium_node.rpc.call_stream import CallStream, call_error
+from vanadium_node.rpc.call_stream import CallStream
 from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name

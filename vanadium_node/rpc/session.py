@@ -22,11 +22,11 @@ from vanadium_node.errors import (
     InputError,
     NotTrustedError,
     ProtocolError,
-    VanadiumError,
     clip,
 )
 from vanadium_node.rpc.call import Call, PeerIdentity
 from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.service import Method
@@ -426,25 +426,3 @@ class Session:
 
 ITEMS_IN_A_ROW: Final = 64
 """A method that yields without waiting lets others run after so many items; its credit may last for a hundred thousand."""
-
-MAX_SENTENCE: Final = 2000
-"""Characters of an error's sentence: a method's message may quote what its caller sent."""
-
-
-def error_of(error: BaseException) -> CallError:
-    """Return what a method's exception is for its caller: our errors by their kind, a single one out of a group too."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    match error:
-        case CallError():
-            return error
-        case InputError():
-            return CallError(ErrorCode.BAD_ARG, str(error))
-        case NotTrustedError():
-            return CallError(ErrorCode.NOT_TRUSTED, str(error))
-        case trio.TooSlowError():
-            return CallError(ErrorCode.TIMEOUT, "the method took too long")
-        case VanadiumError():
-            return CallError(ErrorCode.INTERNAL, str(error))
-        case _:
-            return CallError(ErrorCode.INTERNAL, "the method failed; the server's log says why")
