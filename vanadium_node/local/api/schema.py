@@ -93,11 +93,15 @@ def _refused(resource: ResourceType, why: str) -> ApiError:
 @lru_cache(maxsize=64)
 def _model(resource: ResourceType) -> type[msgspec.Struct] | None:
     """Return the published type of a kind, or None."""
-    module = _MODULES.get(resource.group, resource.group.partition(".")[0])
+    group = _MODULES.get(resource.group, resource.group.partition(".")[0])
+    name = f"lightkube.models.{group}_{resource.version}"
     try:
-        found = getattr(import_module(f"lightkube.models.{module}_{resource.version}"), resource.kind, None)
-    except ModuleNotFoundError:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
         return None
+    found = getattr(module, resource.kind, None)
     return found if isinstance(found, type) and issubclass(found, msgspec.Struct) else None
 
 
