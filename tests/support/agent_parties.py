@@ -20,7 +20,7 @@ from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.principal import Principal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 def mock_now() -> datetime:
