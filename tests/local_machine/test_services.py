@@ -6,10 +6,11 @@ import struct
 import pytest
 import trio
 import trio.testing
-from machine_bench import Bench, container
+from machine_bench import Bench, container, shell
 
 from vanadium_node.local.api.kinds import ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE
 from vanadium_node.local.api.objects import Object
+from vanadium_node.local.machine import private_names
 
 WHO = """
 import os, socket
@@ -204,3 +205,27 @@ async def _connected(address: str) -> trio.SocketStream:
             return await trio.open_tcp_stream(address, 80)
         except OSError:
             await trio.sleep(0.02)
+
+
+async def test_any_program_resolves_names_of_services_also_of_later_ones(bench: Bench) -> None:
+    """A program that knows nothing of this project finds a service by its names; others of this machine do not."""
+    if not private_names.is_possible(bench.root / "hosts" / "default"):
+        pytest.skip("this system allows no private mount namespaces: programs of the project alone resolve the names")
+    bench.pod(
+        shell("until getent hosts who.default.svc.cluster.local; do sleep 0.05; done; getent hosts who; sleep 1000")
+    )
+    await bench.until_ready()
+    address = service(bench)["spec"]["clusterIP"]
+    log = await bench.until_logged(f"{address} ")
+    assert "who.default.svc.cluster.local" in log
+    with pytest.raises(socket.gaierror):
+        socket.getaddrinfo("who.default.svc.cluster.local", 80)
+
+
+async def test_a_program_that_cannot_be_run_says_so(bench: Bench) -> None:
+    """What is found, may be run, and is no program ends like in a shell."""
+    script = bench.root / "noprogram"
+    script.write_bytes(b"\0\1\2")
+    script.chmod(0o755)
+    bench.pod(container("app", [str(script)]))
+    await bench.until_waiting("CrashLoopBackOff")

@@ -15,6 +15,7 @@ import trio
 from vanadium_node.local.api.kinds import NODE
 from vanadium_node.local.api.logs import PodLogs
 from vanadium_node.local.api.objects import ObjectStore
+from vanadium_node.local.machine import private_names
 from vanadium_node.local.machine.addresses import LOOPBACK, Addresses
 from vanadium_node.local.machine.bell import Bell
 from vanadium_node.local.machine.claims import Claims
@@ -65,6 +66,7 @@ async def run_machine(
             news=Bell(),
             disks=root / DISKS,
             hosts_file=names.file,
+            has_private_names=await trio.to_thread.run_sync(private_names.is_possible, names.file("default")),
             node_address=LOOPBACK,
         )
         kubelet = Kubelet(node, name, root / PODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,7 @@ class Names:
             own = namespace["metadata"]["name"]
             text = "127.0.0.1 localhost\n" + "".join(_line(*entry, own=own) for entry in lines)
             if self._written.get(own) != text:
-                temporary = self._directory / f".{own}"
-                temporary.write_text(text)
-                temporary.replace(self.file(own))
+                _rewrite(self.file(own), text)
                 self._written[own] = text
 
     def _entries(self, service: Object) -> Iterator[tuple[str, str, str]]:
@@ -55,6 +54,20 @@ class Names:
                 yield entry["ip"], metadata["name"], namespace
                 if entry.get("hostname"):
                     yield entry["ip"], f"{entry['hostname']}.{metadata['name']}", namespace
+
+
+def _rewrite(file: Path, text: str) -> None:
+    """Write a file in its place: pods have this very file bound over their /etc/hosts, and would not see another one.
+
+    The new text goes over the old one in one call and the rest is cut off, so that there is never less than one of the two.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        data = text.encode()
+        os.pwrite(descriptor, data, 0)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)
 
 
 def _line(address: str, name: str, namespace: str, *, own: str) -> str:

@@ -42,6 +42,7 @@ class Node:
     news: Bell
     disks: Path
     hosts_file: Callable[[str], Path]
+    has_private_names: bool
     node_address: str
 
 
@@ -170,6 +171,7 @@ class PodWorker:
             places=self._volumes.places(self._pod),
             directory=self._directory,
             hosts=self._node.hosts_file(self._pod["metadata"]["namespace"]),
+            has_private_names=self._node.has_private_names,
             address=self._address,
         )
         return tuple(

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from vanadium_node.local.machine import watchdog
+from vanadium_node.local.machine import private_names, watchdog
 from vanadium_node.local.machine.mounts import Mounts
 
 READ_BYTES: Final = 64 * 1024
@@ -66,6 +66,8 @@ class Command:
     environment: Mapping[str, str]
     directory: Path
     mounts: Mounts = field(default_factory=Mounts)
+    private_hosts: Path | None = None
+    """What is to be the process's own /etc/hosts; None: it has the system's."""
 
 
 class StartFailed(Exception):
@@ -89,8 +91,11 @@ class Process:
             StartFailed: there is no such program, or it cannot be run.
         """
         try:
+            argv = [program(command), *command.argv[1:]]
+            if command.private_hosts is not None:
+                argv = private_names.command_line(command.private_hosts, argv)
             popen = subprocess.Popen(
-                [program(command), *command.argv[1:]],
+                argv,
                 env=dict(command.environment),
                 cwd=command.directory,
                 stdin=subprocess.DEVNULL,

@@ -23,7 +23,8 @@ SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 class Surroundings:
     """What the containers of one pod have in common.
 
-    `pod` gives the pod as it is now, `publish` writes its status; `hosts` is the file of in-cluster names;
+    `pod` gives the pod as it is now, `publish` writes its status; `hosts` is the file of in-cluster names, which containers
+    find at /etc/hosts too if `has_private_names`;
     `news` rings when a Secret or ConfigMap has changed.
     """
 
@@ -36,6 +37,7 @@ class Surroundings:
     places: Mapping[str, Path]
     directory: Path
     hosts: Path
+    has_private_names: bool
     address: str
 
     def command(self, container: Mapping[str, Any], number: int) -> Command:
@@ -58,6 +60,7 @@ class Surroundings:
             environment=environment | {"PWD": str(directory)},
             directory=directory if directory.is_dir() else home,
             mounts=mounts,
+            private_hosts=self.hosts if self.has_private_names else None,
         )
 
     def exec_command(self, started: Command, argv: tuple[str, ...]) -> Command:
