@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -178,6 +179,21 @@ def test_a_server_that_was_just_started_is_waited_for(shell: Shell, fortuned: Fo
         fortuned_again = fortuned("--listen", f"127.0.0.2:{free}", host="127.0.0.2")
         assert fortuned_again.endswith(f":{free}")
         assert b"found" in tool.stdout.read()
+
+
+def test_a_server_that_waits_for_its_agent_can_be_stopped(shell: Shell) -> None:
+    """SIGTERM ends it well while its agent says nothing: it may be a container's first process, that no default would end."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(f"{folder}/agent.sock")
+        agent.listen()
+        environment = {**shell.environment, "V23_AGENT_PATH": f"{folder}/agent.sock"}
+        program = str(Path(sysconfig.get_path("scripts")) / "fortuned")
+        with subprocess.Popen([program, "--listen", "127.0.0.1:0"], env=environment, stdout=subprocess.PIPE) as process:
+            with agent.accept()[0]:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=20) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == b""
 
 
 def test_an_agent_that_never_comes_is_named(shell: Shell) -> None:

@@ -6,15 +6,18 @@ It takes its identity from the environment (a pod agent's socket, or a credentia
 from __future__ import annotations
 
 import random
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
 
+from vanadium_node.cli.output import emit
 from vanadium_node.cli.running import run
 from vanadium_node.rpc import Call, Service, Tag, method
+
+if TYPE_CHECKING:
+    import trio
 
 MAX_FORTUNES: Final = 10_000
 MAX_FORTUNE_CHARACTERS: Final = 1000
@@ -64,16 +67,15 @@ class Fortune(Service):
 )
 def command(listen: str, credentials: Path | None, literal: str | None, file: Path | None) -> None:
     """Tell fortunes, to callers of whom one name extends one of this program's, or the other way round."""
-    import logging
+    from vanadium_node.cli.daemon import run_daemon
 
-    import trio
-
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    trio.run(serve_fortunes, listen, credentials, literal, file)
+    run_daemon(lambda stop: serve_fortunes(listen, credentials, literal, file, stop))
 
 
-async def serve_fortunes(listen: str, credentials: Path | None, literal: str | None, file: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT, and let running calls finish then."""
+async def serve_fortunes(
+    listen: str, credentials: Path | None, literal: str | None, file: Path | None, stop: trio.Event
+) -> None:
+    """Serve until `stop` is set, and let running calls finish then."""
     import trio
 
     from vanadium_node.agent import open_principal
@@ -85,14 +87,23 @@ async def serve_fortunes(listen: str, credentials: Path | None, literal: str | N
     if file is not None:
         literal = read_limited(file, max_bytes=MAX_TEXT_BYTES).decode(errors="replace")
     authorizer = default_authorizer if literal is None else permissions_authorizer(Permissions.parse(literal))
-    async with (
-        open_principal(credentials=credentials) as principal,
-        serve(Fortune(), principal, listen=[listen], authorizer=authorizer) as server,
-    ):
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            click.echo(f"NAME=/{server.addresses[0]}")
-            sys.stdout.flush()
-            await anext(aiter(signals))
+    serving = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_give_up_when_stopped, stop, serving, nursery.cancel_scope)
+        async with (
+            open_principal(credentials=credentials) as principal,
+            serve(Fortune(), principal, listen=[listen], authorizer=authorizer) as server,
+        ):
+            emit(f"NAME=/{server.addresses[0]}")
+            serving.set()
+            await stop.wait()
+
+
+async def _give_up_when_stopped(stop: trio.Event, serving: trio.Event, scope: trio.CancelScope) -> None:
+    """End a program that is stopped while it still waits for its agent; one that serves ends by itself."""
+    await stop.wait()
+    if not serving.is_set():
+        scope.cancel()
 
 
 def main() -> None:
