@@ -84,7 +84,9 @@ def walk(request: pytest.FixtureRequest, shell: Shell) -> Iterator[Walk]:
     else:
         kubeconfig, image = (os.environ.get(f"VANADIUM_TEST_{name}") for name in ("NODE_KUBECONFIG", "IMAGE"))
         if not kubeconfig or not image:
-            pytest.skip("needs a node: set VANADIUM_TEST_NODE_KUBECONFIG, and VANADIUM_TEST_IMAGE to an image with tags 1 and 2")
+            pytest.skip(
+                "needs a node: set VANADIUM_TEST_NODE_KUBECONFIG, and VANADIUM_TEST_IMAGE to an image with tags 1 and 2"
+            )
         walk = Walk(shell, f"vanadium-node controller --kubeconfig {kubeconfig} -n {namespace}", image)
         walk.type(f"kubectl create namespace {namespace}")
     agent = {"image": f"{walk.image}:0", "namespace": namespace, "blessing": "test-root:agent", "admin": "test-root"}
