@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from typing_shell import Shell
 
 pytestmark = pytest.mark.kubectl
@@ -108,16 +108,37 @@ def test_the_private_key_of_a_pod_agent_is_nowhere(application: Shell) -> None:
     for pid in processes(shell, "pod-agent"):
         texts += [(Path("/proc") / str(pid) / name).read_bytes() for name in ("environ", "cmdline")]
     assert len(texts) > 5
-    for text in set(texts):
-        assert b"PRIVATE KEY" not in text or fingerprint not in private_keys_in(text)
-        for candidate in encoded_forms(text):
-            assert fingerprint not in private_keys_in(candidate)
+    assert not any(fingerprint in all_private_keys_in(text) for text in set(texts))
+
+
+def test_a_private_key_would_be_found() -> None:
+    """The search above finds a key in each form in which one could be written down."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    scalar = key.private_numbers().private_value
+    raw = scalar.to_bytes(32, "big")
+    encodings = [
+        key.private_bytes(encoding, form, NoEncryption())
+        for encoding in (Encoding.DER, Encoding.PEM)
+        for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)
+    ]
+    words = [raw.hex().encode(), base64.b64encode(raw), base64.urlsafe_b64encode(encodings[0]).rstrip(b"=")]
+    assert fingerprint_of(scalar) in private_keys_in(raw)
+    for written in [*encodings, *words]:
+        assert fingerprint_of(scalar) in all_private_keys_in(b"before " + written + b"\nafter"), written
+
+
+def all_private_keys_in(text: bytes) -> set[str]:
+    """Return the fingerprints of the private keys in a text: as bytes, and behind every base64 or hex word of it."""
+    return set().union(*(private_keys_in(candidate) for candidate in (text, *encoded_forms(text))))
 
 
 def encoded_forms(text: bytes) -> Iterator[bytes]:
-    """Yield the bytes that base64 or hex words of a text stand for."""
-    for word in re.findall(rb"[A-Za-z0-9_+/-]{43,400}", text):
-        yield base64.b64decode(word.replace(b"-", b"+").replace(b"_", b"/") + b"==")[:64]
+    """Yield the bytes that base64 (PEM of several lines too) and hex words of a text stand for."""
+    bodies = [body.replace(b"\n", b"") for body in re.findall(rb"-----\n([A-Za-z0-9+/=\n]+)-----END", text)]
+    for word in (*bodies, *re.findall(rb"[A-Za-z0-9_+/-]{43,}", text)):
+        plain = word.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+        plain = plain[: -1 if len(plain) % 4 == 1 else None]
+        yield base64.b64decode(plain + b"=" * (-len(plain) % 4))
     for word in re.findall(rb"[0-9a-fA-F]{64}", text):
         yield bytes.fromhex(word.decode())
 
