@@ -8,14 +8,13 @@ from typing import Final
 
 import trio
 
+from vanadium_node.config.values import MAX_SOCKET_PATH_BYTES
 from vanadium_node.errors import ConfigurationError, StorageError, UnreachableError
 from vanadium_node.security.principal import Principal
 from vanadium_node.storage.credentials import CredentialsDirectory, Passphrase
 
 AGENT_PATH: Final = "V23_AGENT_PATH"
 CREDENTIALS: Final = "V23_CREDENTIALS"
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""What the kernel accepts as the path of a unix socket (unix(7): 108 with the final NUL)."""
 
 
 @asynccontextmanager
