@@ -53,7 +53,7 @@ async def test_start_makes_secret_key_and_deployment(
     site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]
 ) -> None:
     """The pod agent is a native sidecar where the cluster has them; its Secret holds the key that the cluster agent gave."""
-    await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+    await Applications(site=site, agent=agent).start(client.namespace, [deployment], FORTUNED)
     stored = await live(client)
     assert stored is not None
     name = secret_in_use(stored)
@@ -75,15 +75,15 @@ async def test_start_without_blessings_adds_nothing(
 ) -> None:
     """No pod agent, no secret; update and stop keep it so, and a new identity is refused."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, None)
-    await applications.update(client.namespace, with_image(deployment, "i:2"), None)
+    await applications.start(client.namespace, [deployment], None)
+    await applications.update(client.namespace, [with_image(deployment, "i:2")], None)
     stored = await live(client)
     assert stored is not None
     assert not is_injected(stored)
     with pytest.raises(InputError, match="started with --noblessings and stays so"):
-        await applications.update(client.namespace, deployment, FORTUNED)
+        await applications.update(client.namespace, [deployment], FORTUNED)
     agent.is_away = True
-    await applications.stop(client.namespace, "fortuned")
+    await applications.stop(client.namespace, [deployment])
     agent.is_away = False
     await assert_consistent(client, agent, running=False)
 
@@ -93,9 +93,9 @@ async def test_a_second_start_is_refused(
 ) -> None:
     """Before anything is made."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.start(client.namespace, [deployment], FORTUNED)
     with pytest.raises(InputError, match="is already running; use 'update'"):
-        await applications.start(client.namespace, deployment, OTHER)
+        await applications.start(client.namespace, [deployment], OTHER)
     await assert_consistent(client, agent, running=True)
     assert list(agent.known.values()) == ["fortuned"]
 
@@ -105,7 +105,7 @@ async def test_waiting_follows_the_rollout(
 ) -> None:
     """With --wait each step is told, and it ends when the replicas are there."""
     with trio.fail_after(120):
-        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, deployment, FORTUNED)
+        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, [deployment], FORTUNED)
     assert said.reports[-1].endswith("desired 1, current 1, updated 1, available 1")
 
 
@@ -115,11 +115,11 @@ async def test_a_start_that_fails_leaves_nothing(
     """A rollout that cannot succeed, and an object that the API refuses."""
     applications = Applications(site=site, agent=agent, wait=WAIT)
     with trio.fail_after(120), pytest.raises(KubernetesError, match="has an image that cannot exist"):
-        await applications.start(client.namespace, with_image(deployment, "x:broken"), FORTUNED)
+        await applications.start(client.namespace, [with_image(deployment, "x:broken")], FORTUNED)
     await assert_consistent(client, agent, running=False)
     deployment["spec"]["selector"] = {"matchLabels": {"some": "thing-else"}}
     with pytest.raises(KubernetesError, match="selector"):
-        await applications.start(client.namespace, deployment, FORTUNED)
+        await applications.start(client.namespace, [deployment], FORTUNED)
     await assert_consistent(client, agent, running=False)
 
 
@@ -128,7 +128,7 @@ async def test_ctrl_c_while_waiting_leaves_nothing(
 ) -> None:
     """Cancelled in the middle of the rollout, everything is taken back before the command ends."""
     with trio.move_on_after(1.5) as scope:
-        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, deployment, FORTUNED)
+        await Applications(site=site, agent=agent, wait=WAIT).start(client.namespace, [deployment], FORTUNED)
     assert scope.cancelled_caught
     await assert_consistent(client, agent, running=False)
 
@@ -143,7 +143,7 @@ async def test_ctrl_c_while_the_secret_is_made_leaves_nothing(
             scope.cancel()
 
         agent.before_call = interrupt
-        await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+        await Applications(site=site, agent=agent).start(client.namespace, [deployment], FORTUNED)
     assert scope.cancelled_caught
     await assert_consistent(client, agent, running=False)
 
@@ -151,11 +151,11 @@ async def test_ctrl_c_while_the_secret_is_made_leaves_nothing(
 async def test_update_keeps_the_secret(site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]) -> None:
     """Without an extension: the same Secret and roots, the new specification, and the replicas somebody chose."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.start(client.namespace, [deployment], FORTUNED)
     before = await live(client)
     assert before is not None
     await client.patch(DEPLOYMENT, client.namespace, "fortuned", {"spec": {"replicas": 3}})
-    await applications.update(client.namespace, with_image(deployment, "i:2"), None)
+    await applications.update(client.namespace, [with_image(deployment, "i:2")], None)
     after = await live(client)
     assert after is not None
     assert secret_in_use(after) == secret_in_use(before)
@@ -170,8 +170,8 @@ async def test_update_with_an_extension_replaces_the_secret(
 ) -> None:
     """The old key is forgotten and its Secret deleted; the roots are the new caller's."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, FORTUNED)
-    await applications.update(client.namespace, deployment, OTHER)
+    await applications.start(client.namespace, [deployment], FORTUNED)
+    await applications.update(client.namespace, [deployment], OTHER)
     after = await live(client)
     assert after is not None
     assert roots_in_use(after) == "b3RoZXI"
@@ -184,9 +184,9 @@ async def test_an_update_that_stalls_is_rolled_back(
 ) -> None:
     """The old specification is back, the new secret is gone, the old one is still good."""
     applications = Applications(site=site, agent=agent, wait=WAIT)
-    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.start(client.namespace, [deployment], FORTUNED)
     with trio.fail_after(120), pytest.raises(KubernetesError, match="cannot exist"):
-        await applications.update(client.namespace, with_image(deployment, "x:broken"), OTHER)
+        await applications.update(client.namespace, [with_image(deployment, "x:broken")], OTHER)
     after = await live(client)
     assert after is not None
     assert after["spec"]["template"]["spec"]["containers"][0]["image"] == "gcr.io/my-project/fortuned:1"
@@ -195,7 +195,7 @@ async def test_an_update_that_stalls_is_rolled_back(
     await assert_consistent(client, agent, running=True)
     impatient = replace(applications, wait=timedelta(seconds=0.5))
     with pytest.raises(KubernetesError, match="made no progress"):
-        await impatient.update(client.namespace, with_image(deployment, "x:slow"), None)
+        await impatient.update(client.namespace, [with_image(deployment, "x:slow")], None)
     await assert_consistent(client, agent, running=True)
 
 
@@ -205,20 +205,20 @@ async def test_update_and_stop_of_what_is_not_there(
     """One sentence that names it, and how to go on."""
     applications = Applications(site=site, agent=agent)
     with pytest.raises(InputError, match=f"there is no Deployment {client.namespace}/fortuned; 'start' starts it"):
-        await applications.update(client.namespace, deployment, FORTUNED)
+        await applications.update(client.namespace, [deployment], FORTUNED)
     with pytest.raises(InputError, match="there is no Deployment"):
-        await applications.stop(client.namespace, "fortuned")
+        await applications.stop(client.namespace, [deployment])
     assert agent.known == {}
 
 
 async def test_stop_removes_all_three(site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any]) -> None:
     """Deployment, key and Secret; a second stop is refused."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, FORTUNED)
-    await applications.stop(client.namespace, "fortuned")
+    await applications.start(client.namespace, [deployment], FORTUNED)
+    await applications.stop(client.namespace, [deployment])
     await assert_consistent(client, agent, running=False)
     with pytest.raises(InputError, match="there is no Deployment"):
-        await applications.stop(client.namespace, "fortuned")
+        await applications.stop(client.namespace, [deployment])
 
 
 async def test_stop_without_the_cluster_agent_changes_nothing(
@@ -226,10 +226,10 @@ async def test_stop_without_the_cluster_agent_changes_nothing(
 ) -> None:
     """A key that cannot be forgotten keeps its application: otherwise nobody would remember it."""
     applications = Applications(site=site, agent=agent)
-    await applications.start(client.namespace, deployment, FORTUNED)
+    await applications.start(client.namespace, [deployment], FORTUNED)
     agent.is_away = True
     with pytest.raises(UnreachableError):
-        await applications.stop(client.namespace, "fortuned")
+        await applications.stop(client.namespace, [deployment])
     agent.is_away = False
     await assert_consistent(client, agent, running=True)
 
@@ -283,8 +283,8 @@ async def test_start_fails_at_every_request(
 
     async def start(applications: Applications) -> None:
         if await live(client) is not None:  # it got through in spite of the lost answer to a last look
-            await Applications(site=site, agent=agent).stop(client.namespace, "fortuned")
-        await applications.start(client.namespace, deployment, FORTUNED)
+            await Applications(site=site, agent=agent).stop(client.namespace, [deployment])
+        await applications.start(client.namespace, [deployment], FORTUNED)
 
     assert await run_until_lucky(site, agent, after, start)
     await assert_consistent(client, agent, running=True)
@@ -295,16 +295,16 @@ async def test_update_fails_at_every_request(
     site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
 ) -> None:
     """Whichever request fails, the application has one good secret; a failure after the change says that it is done."""
-    await Applications(site=site, agent=agent).start(client.namespace, deployment, FORTUNED)
+    await Applications(site=site, agent=agent).start(client.namespace, [deployment], FORTUNED)
     extensions = iter(f"e{n}" for n in range(100))
 
     async def update(applications: Applications) -> None:
         identity = Identity(extension=next(extensions), root_blessings="cg")
         try:
-            await applications.update(client.namespace, deployment, identity)
+            await applications.update(client.namespace, [deployment], identity)
         except VanadiumError as error:
             if "is updated, but its old secret is still good" in error.message:
-                await Applications(site=site, agent=agent).update(client.namespace, deployment, None)
+                await Applications(site=site, agent=agent).update(client.namespace, [deployment], None)
             raise
 
     assert await run_until_lucky(site, agent, after, update)
@@ -319,14 +319,14 @@ async def test_stop_fails_at_every_request(
     healthy = Applications(site=site, agent=agent)
     for k in range(1, 20):
         if await live(client) is None:
-            await healthy.start(client.namespace, deployment, FORTUNED)
+            await healthy.start(client.namespace, [deployment], FORTUNED)
         unlucky = Unlucky(client._http, client.access)
         unlucky.k, unlucky.after = k, after
         try:
-            await Applications(site=replace(site, client=unlucky), agent=agent).stop(client.namespace, "fortuned")
+            await Applications(site=replace(site, client=unlucky), agent=agent).stop(client.namespace, [deployment])
         except VanadiumError:
             if await live(client) is not None or await our_secrets(client):
-                await healthy.stop(client.namespace, "fortuned")
+                await healthy.stop(client.namespace, [deployment])
         await assert_consistent(client, agent, running=False)
         if unlucky.count < k:
             return

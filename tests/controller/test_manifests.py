@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from workload_manifests import workloads_of_each_kind
 
 from vanadium_node.controller.administration import Administration
+from vanadium_node.controller.app_secrets import AppSecrets
 from vanadium_node.controller.applications import Applications, Identity
 from vanadium_node.controller.objects import cluster_agent_deployment, cluster_agent_service
 from vanadium_node.controller.settings import Settings
@@ -94,7 +96,11 @@ async def test_the_role_is_enough(
     await administration.start(root_blessings="r", claimer="c")
     await administration.update()
     applications = Applications(site=restricted, agent=agent, wait=WAIT)
-    await applications.start(space, deployment, Identity(extension="a", root_blessings="r"))
-    await applications.update(space, deployment, Identity(extension="b", root_blessings="r"))
-    await applications.stop(space, "fortuned")
+    await applications.start(space, [deployment], Identity(extension="a", root_blessings="r"))
+    await applications.update(space, [deployment], Identity(extension="b", root_blessings="r"))
+    assert await AppSecrets(site=restricted, agent=agent).unused(space, older_than=timedelta(0)) == []
+    await applications.stop(space, [deployment])
+    for workload in workloads_of_each_kind((await limited.version()).has_native_sidecars):
+        await applications.start(space, [workload], Identity(extension="a", root_blessings="r"))
+        await applications.stop(space, [workload])
     await administration.stop()

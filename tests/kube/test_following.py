@@ -11,7 +11,7 @@ from vanadium_node.errors import KubernetesError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.following import ROLLOUT_FAILED, follow_rollout
 from vanadium_node.kube.resources import DEPLOYMENT, POD, Manifest, name_of
-from vanadium_node.kube.rollout import problems
+from vanadium_node.kube.rollout import Objects, problems
 
 pytestmark = pytest.mark.kubernetes
 LONG = timedelta(seconds=120)
@@ -126,7 +126,9 @@ async def test_quota(client: KubeClient, deployment: dict[str, Any]) -> None:
             seen = await client.request("GET", f"{path}/none", doing="read the quota")
     stored = await client.create(DEPLOYMENT, client.namespace, deployment)
     with trio.fail_after(LONG_SECONDS):  # and the controllers have to run into it
-        while not problems(await client.get(DEPLOYMENT, client.namespace, "fortuned"), (), ()):  # noqa: ASYNC110 - in another process
+        seen = await client.get(DEPLOYMENT, client.namespace, "fortuned")
+        while not problems(Objects(kind="Deployment", workload=seen)):
             await trio.sleep(0.05)
+            seen = await client.get(DEPLOYMENT, client.namespace, "fortuned")
     with pytest.raises(KubernetesError, match=r"may not be created .*exceeded quota"):
         await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=3), report=lambda _: None)

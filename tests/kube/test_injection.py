@@ -16,6 +16,7 @@ from vanadium_node.kube.injection import (
     secret_in_use,
     uninject,
 )
+from vanadium_node.kube.workloads import KINDS
 
 NATIVE = PodAgent(
     image="example.org/vanadium-node:1",
@@ -153,6 +154,15 @@ def test_names_that_are_taken_are_refused(deployment: dict[str, Any], change: An
     assert "--noblessings" in caught.value.hint
 
 
+def test_pods_that_end_need_native_sidecars() -> None:
+    """A plain pod agent would keep a Job's pods running for ever."""
+    spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}
+    job = {"kind": "Job", "metadata": {"name": "once"}, "spec": spec}
+    assert is_injected(inject(job, NATIVE))
+    with pytest.raises(InputError, match="added to Job once: on a cluster older than"):
+        inject(job, PLAIN)
+
+
 names = st.from_regex(r"[a-z]{1,8}", fullmatch=True).map(lambda n: f"u-{n}")
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)
@@ -178,7 +188,7 @@ def containers(draw: st.DrawFn, *, at_least: int) -> list[dict[str, Any]]:
 
 @st.composite
 def workloads(draw: st.DrawFn) -> dict[str, Any]:
-    """Deployments with fields that this project knows, and fields that it does not."""
+    """Workloads of each kind, with fields that this project knows, and fields that it does not."""
     pod: dict[str, Any] = {"containers": draw(containers(at_least=1))}
     if draw(st.booleans()):
         pod["initContainers"] = draw(containers(at_least=1))
@@ -198,7 +208,16 @@ def workloads(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         metadata["annotations"] = {"u": "v"}
     pod["y"] = draw(values)
-    return {"metadata": {"name": "w"}, "spec": {"template": {"metadata": metadata, "spec": pod}, "z": draw(values)}}
+    template = {"metadata": metadata, "spec": pod}
+    kind = draw(st.sampled_from(list(KINDS)))
+    if kind == "Pod":
+        return {"kind": kind, "metadata": {"name": "w"} | metadata, "spec": pod}
+    spec = {"template": template, "z": draw(values)}
+    return {
+        "kind": kind,
+        "metadata": {"name": "w"},
+        "spec": {"jobTemplate": {"spec": spec}} if kind == "CronJob" else spec,
+    }
 
 
 @settings(deadline=None)  # a busy machine is no fault of the code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from vanadium_node.cli.controller_options import (
     DEFAULT_CONFIG,
     Duration,
     Options,
+    application_in,
     base_blessings_option,
-    deployment_of,
+    emit_manifests,
     file_option,
-    namespace_of,
     noblessings_option,
+    output_option,
+    titles,
     wait_option,
     wait_timeout_option,
+    workloads_of,
 )
-from vanadium_node.cli.output import emit, emit_json, note, run_async
+from vanadium_node.cli.output import emit, note, run_async
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,6 +91,10 @@ def command(
     )
 
 
+def _is(workloads: Sequence[object]) -> str:
+    return "is" if len(workloads) == 1 else "are"
+
+
 @command.command()
 @file_option
 @click.argument("extension", required=False)
@@ -105,19 +113,22 @@ async def start(
     wait: bool,
     wait_timeout: timedelta,
 ) -> None:
-    """Start an application: a Deployment whose replicas have blessings, yours extended by EXTENSION."""
+    """Start an application: workloads whose replicas have blessings, yours extended by EXTENSION.
+
+    FILE may hold Deployments, StatefulSets, DaemonSets, Jobs, CronJobs and Pods; other objects in it are left to kubectl.
+    """
     if (extension is None) is not noblessings:
         raise click.UsageError("Give either EXTENSION or --noblessings.")
     from vanadium_node.controller.applications import Applications
 
-    manifest = deployment_of(filename)
+    workloads = workloads_of(application_in(filename), options.namespace)
     identity = await options.identity(extension, base_blessings)
     async with options.site() as site:
-        namespace = namespace_of(site, manifest, options.namespace)
         agent = options.cluster_agent(site, base_blessings)
         applications = Applications(site=site, agent=agent, wait=wait_timeout if wait else None)
-        await applications.start(namespace, manifest, identity)
-    emit(f"Deployment {namespace}/{manifest['metadata']['name']} is {'running' if wait else 'created'}.")
+        await applications.start(site.client.namespace, workloads, identity)
+        told = titles(site, workloads)
+    emit(f"{told} {_is(workloads)} {'running' if wait else 'created'}.")
 
 
 @command.command()
@@ -136,17 +147,20 @@ async def update(
     wait: bool,
     wait_timeout: timedelta,
 ) -> None:
-    """Update an application, replica after replica. With EXTENSION its identity is made anew, without it is kept."""
+    """Update an application, replica after replica. With EXTENSION its identity is made anew, without it is kept.
+
+    Jobs and Pods cannot be updated: stop them, and start them again.
+    """
     from vanadium_node.controller.applications import Applications
 
-    manifest = deployment_of(filename)
+    workloads = workloads_of(application_in(filename), options.namespace)
     identity = await options.identity(extension, base_blessings)
     async with options.site() as site:
-        namespace = namespace_of(site, manifest, options.namespace)
         agent = options.cluster_agent(site, base_blessings)
         applications = Applications(site=site, agent=agent, wait=wait_timeout if wait else None)
-        await applications.update(namespace, manifest, identity)
-    emit(f"Deployment {namespace}/{manifest['metadata']['name']} is updated{'' if wait else '; its replicas follow'}.")
+        await applications.update(site.client.namespace, workloads, identity)
+        told = titles(site, workloads)
+    emit(f"{told} {_is(workloads)} updated{'' if wait else '; the replicas follow'}.")
 
 
 @command.command()
@@ -154,14 +168,14 @@ async def update(
 @click.pass_obj
 @run_async
 async def stop(options: Options, filename: str) -> None:
-    """Stop an application: delete its Deployment, and make its secret worthless."""
+    """Stop an application: delete its workloads, and make their secrets worthless."""
     from vanadium_node.controller.applications import Applications
 
-    manifest = deployment_of(filename, is_used=False)
+    workloads = workloads_of(application_in(filename, is_used=False), options.namespace)
     async with options.site() as site:
-        namespace, name = namespace_of(site, manifest, options.namespace), str(manifest["metadata"]["name"])
-        await Applications(site=site, agent=options.cluster_agent(site)).stop(namespace, name)
-    emit(f"Deployment {namespace}/{name} is stopped.")
+        await Applications(site=site, agent=options.cluster_agent(site)).stop(site.client.namespace, workloads)
+        told = titles(site, workloads)
+    emit(f"{told} {_is(workloads)} stopped.")
 
 
 @command.command("start-cluster-agent")
@@ -245,17 +259,18 @@ def update_config(options: Options, cluster_agent_image: str | None, pod_agent_i
     "--native-sidecar/--plain-container", default=True, show_default=True, help="The former needs Kubernetes 1.29."
 )
 @base_blessings_option
+@output_option
 @click.pass_obj
 @run_async
 async def inject(
-    options: Options, filename: str, secret_name: str, native_sidecar: bool, base_blessings: str | None
+    options: Options, filename: str, secret_name: str, native_sidecar: bool, base_blessings: str | None, output: str
 ) -> None:
-    """Print the Deployment with the pod agent in it, for those who apply their manifests by other means."""
+    """Print the file with the pod agent in its workloads, for those who apply their manifests by other means."""
     from vanadium_node.controller.identity import own_blessings, root_blessings
     from vanadium_node.kube.injection import PodAgent
     from vanadium_node.kube.injection import inject as injected
 
-    manifest, settings = deployment_of(filename), options.settings()
+    application, settings = application_in(filename), options.settings()
     async with options.principal() as principal:
         roots = root_blessings(own_blessings(principal, base_blessings))
     agent = PodAgent(
@@ -265,16 +280,17 @@ async def inject(
         root_blessings=roots,
         native_sidecar=native_sidecar,
     )
-    emit_json(injected(manifest, agent))
+    emit_manifests(application.changed(lambda workload: injected(workload, agent)), output)
 
 
 @command.command()
 @file_option
-def uninject(filename: str) -> None:
-    """Print the Deployment without the pod agent that 'inject' or 'start' added."""
+@output_option
+def uninject(filename: str, output: str) -> None:
+    """Print the file without the pod agents that 'inject' or 'start' added."""
     from vanadium_node.kube.injection import uninject as uninjected
 
-    emit_json(uninjected(deployment_of(filename)))
+    emit_manifests(application_in(filename).changed(uninjected), output)
 
 
 @command.command()
@@ -290,7 +306,7 @@ def uninject(filename: str) -> None:
 @click.pass_obj
 @run_async
 async def gc(options: Options, dry_run: bool, older_than: timedelta) -> None:
-    """Remove the secrets in the namespace that no Deployment uses, with their keys at the cluster agent."""
+    """Remove the secrets in the namespace that no workload uses, with their keys at the cluster agent."""
     from vanadium_node.controller.app_secrets import AppSecrets
     from vanadium_node.controller.objects import application_of
     from vanadium_node.kube.resources import name_of

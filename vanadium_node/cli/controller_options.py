@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from vanadium_node.cli.output import note, warn
+from vanadium_node.cli.output import emit, emit_json, note, warn
 from vanadium_node.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vanadium_node.controller.remote_agent import RemoteClusterAgent
     from vanadium_node.controller.settings import Settings
     from vanadium_node.controller.site import Site
+    from vanadium_node.kube.manifest import Application
     from vanadium_node.kube.resources import Manifest
     from vanadium_node.security.principal import Principal
 
@@ -124,30 +125,63 @@ class Options:
         return Identity(extension=extension, root_blessings=roots)
 
 
-def deployment_of(filename: str, *, is_used: bool = True) -> Manifest:
-    """Read the Deployment of a file, and say what was changed in it if more than its name is used."""
-    from vanadium_node.kube.manifest import read_deployment
+def application_in(filename: str, *, is_used: bool = True) -> Application:
+    """Read the workloads of a file, and say what was changed in them if more than their names is used."""
+    from vanadium_node.kube.manifest import read_application
 
-    converted = read_deployment(filename)
-    for warning in converted.warnings if is_used else ():
-        warn(warning)
-    return converted.manifest
+    application = read_application(filename)
+    if is_used:
+        for warning in (warning for workload in application.workloads for warning in workload.warnings):
+            warn(warning)
+    return application
 
 
-def namespace_of(site: Site, manifest: Manifest, given: str | None) -> str:
-    """Return the Deployment's namespace: its own, else the one given or the cluster's usual one.
+def workloads_of(application: Application, given: str | None) -> list[Manifest]:
+    """Return the workloads to work on; say what in the file is left to others.
 
     Raises:
-        UsageError: two different ones are named.
+        UsageError: a workload names another namespace than the one given.
     """
-    own = manifest["metadata"].get("namespace")
-    if own and given and own != given:
-        raise click.UsageError(f"The file says namespace '{own}', and --namespace '{given}'.")
-    return str(own or site.client.namespace)
+    workloads = [converted.manifest for converted in application.workloads]
+    for own in (workload["metadata"].get("namespace") for workload in workloads):
+        if own and given and own != given:
+            raise click.UsageError(f"The file says namespace '{own}', and --namespace '{given}'.")
+    if application.others:
+        shown = ", ".join(f"{m['kind']} {m['metadata']['name']}" for m in application.others)
+        note(f"Left to 'kubectl apply': {shown}.")
+    return workloads
 
 
+def titles(site: Site, workloads: Iterable[Manifest]) -> str:
+    """Return how a message names workloads: `Deployment shop/cart and Job shop/load`."""
+    names = [
+        f"{w['kind']} {w['metadata'].get('namespace') or site.client.namespace}/{w['metadata']['name']}"
+        for w in workloads
+    ]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def emit_manifests(manifests: Sequence[Manifest], output: str) -> None:
+    """Print manifests so that `kubectl apply -f -` takes them: several in JSON are a List."""
+    if output == "yaml":
+        import yaml
+
+        emit(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True).rstrip("\n"))
+    elif len(manifests) == 1:
+        emit_json(manifests[0])
+    else:
+        emit_json({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True, help="The form to print."
+)
 file_option = click.option(
-    "-f", "filename", metavar="FILE", required=True, help="The Deployment, JSON or YAML; - is standard input."
+    "-f",
+    "filename",
+    metavar="FILE",
+    required=True,
+    help="The application's manifests, JSON or YAML; - is standard input.",
 )
 wait_option = click.option("--wait", is_flag=True, help="Follow the rollout until it is done; undo it when it fails.")
 wait_timeout_option = click.option(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from vanadium_node.controller.deployments import delete_own, replace_deployment, roll_back
+from vanadium_node.controller.changing import delete_own, replace_workload, roll_back
 from vanadium_node.controller.objects import (
     CLUSTER_AGENT_DEPLOYMENT,
     CLUSTER_AGENT_SERVICE,
@@ -87,7 +87,7 @@ class Administration:
         wanted = cluster_agent_deployment(self.site.settings.cluster_agent, root_blessings=roots, claimer=claimer)
         async with undone_on_failure(self.site.warn) as undo:
             undo.push("roll the cluster agent back", lambda: self._roll_back(live, operation))
-            stored = await replace_deployment(client, self._namespace, live, marked(wanted, operation))
+            stored = await replace_workload(client, DEPLOYMENT, self._namespace, live, marked(wanted, operation))
             await self._follow(stored)
 
     async def stop(self) -> None:
@@ -132,5 +132,5 @@ class Administration:
             await client.patch(SERVICE, self._namespace, CLUSTER_AGENT_SERVICE, wanted)
 
     async def _roll_back(self, previous: Manifest, operation: str) -> None:
-        if await roll_back(self.site.client, self._namespace, previous, operation):
+        if await roll_back(self.site.client, DEPLOYMENT, self._namespace, previous, operation):
             self.site.report("the cluster agent: rolled back to the revision before")

@@ -7,11 +7,12 @@ from typing import Final
 
 import trio
 
-from vanadium_node.controller.objects import MANAGED_BY, US, application_of, key_of, secret
+from vanadium_node.controller.objects import MANAGED_BY, US, application_name, application_of, key_of, secret
 from vanadium_node.controller.site import ClusterAgent, Site
 from vanadium_node.controller.undo import Undo
-from vanadium_node.kube.injection import secret_in_use
-from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of, uid_of
+from vanadium_node.kube.injection import secret_in_use, secret_of_pod
+from vanadium_node.kube.resources import POD, SECRET, Manifest, name_of, uid_of
+from vanadium_node.kube.workloads import KINDS, resource_for
 
 NEW_SECRET_SECONDS: Final = 45.0
 """How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, its key would stay behind."""
@@ -24,7 +25,7 @@ class AppSecrets:
     site: Site
     agent: ClusterAgent
 
-    async def make(self, undo: Undo, namespace: str, application: str, extension: str) -> str:
+    async def make(self, undo: Undo, namespace: str, kind: str, application: str, extension: str) -> str:
         """Make a key at the cluster agent and a Secret that holds it; return the Secret's name."""
         name = f"secret-{secrets.token_hex(16)}"
         client = self.site.client
@@ -33,21 +34,36 @@ class AppSecrets:
             undo.push("forget the new key at the cluster agent", lambda: self.agent.forget_secret(key))
         await trio.lowlevel.checkpoint_if_cancelled()
         undo.push(f"delete Secret {namespace}/{name}", lambda: client.delete(SECRET, namespace, name))
-        await client.create(SECRET, namespace, secret(name, application, key))
+        await client.create(SECRET, namespace, secret(name, application_name(kind, application), key))
         return name
 
-    async def of(self, namespace: str, application: str, *, keep: str | None = None) -> list[Manifest]:
+    async def of(self, namespace: str, kind: str, application: str, *, keep: str | None = None) -> list[Manifest]:
         """Return the Secrets that were made for the application, but for the one to keep."""
-        found = await self._all(namespace)
-        return [s for s in found if application_of(s) == application and name_of(s) != keep]
+        found, name = await self._all(namespace), application_name(kind, application)
+        return [s for s in found if application_of(s) == name and name_of(s) != keep]
 
     async def unused(self, namespace: str, *, older_than: timedelta) -> list[Manifest]:
-        """Return the Secrets that no Deployment uses; young ones may belong to a command that is at work right now."""
-        found = await self._all(namespace)  # first, so that a Deployment that is made in between is seen
-        deployments = await self.site.client.list(DEPLOYMENT, namespace)
-        in_use = {secret_in_use(d) for d in deployments.items}
+        """Return the Secrets that nothing uses; young ones may belong to a command that is at work right now."""
+        found = await self._all(namespace)  # first, so that a workload that is made in between is seen
+        in_use = await self._in_use(namespace) if found else set()
         limit = datetime.now(UTC) - older_than
         return [s for s in found if name_of(s) not in in_use and _created(s) <= limit]
+
+    async def in_use_by_pods(self, namespace: str) -> set[str]:
+        """Return the names of the Secrets that pods use which have not ended, whoever made those."""
+        pods = await self.site.client.list(POD, namespace)
+        living = [p for p in pods.items if (p.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}]
+        return {name for name in (secret_of_pod(pod["spec"]) for pod in living) if name is not None}
+
+    async def _in_use(self, namespace: str) -> set[str]:
+        client = self.site.client
+        server = await client.version()
+        names = await self.in_use_by_pods(namespace)
+        for kind in KINDS.values():
+            listing = await client.list(resource_for(kind, server), namespace)
+            in_use = (secret_in_use({**item, "kind": kind.name}) for item in listing.items)
+            names |= {name for name in in_use if name is not None}
+        return names
 
     async def forget(self, namespace: str, stored: Manifest) -> None:
         """Make the key worthless, then delete its Secret: in this order, what fails half-way can be found again."""

@@ -1,23 +1,27 @@
-"""Starting, updating and stopping applications: a Deployment and its secret move together.
+"""Starting, updating and stopping applications: their workloads and secrets move together.
 
-A secret lives in two places, as a key at the cluster agent and in a Kubernetes Secret. Either is made before the Deployment
-needs it and removed after the Deployment stopped needing it; a key is forgotten before its Secret is deleted, so that a command
-run again finds what is left. Each command first undoes itself when it fails or is cancelled.
+A secret lives in two places, as a key at the cluster agent and in a Kubernetes Secret. Either is made before the workload
+needs it and removed after the workload stopped needing it; a key is forgotten before its Secret is deleted, so that a command
+run again finds what is left. Each command first undoes itself when it fails or is cancelled. Several workloads of one command
+are one change: all of them, or none.
 """
 
 import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from vanadium_node.controller.app_secrets import AppSecrets
-from vanadium_node.controller.deployments import CONFLICT, delete_own, replace_deployment, roll_back
+from vanadium_node.controller.changing import CONFLICT, delete_own, replace_workload, roll_back
 from vanadium_node.controller.objects import marked
 from vanadium_node.controller.site import ClusterAgent, Site
-from vanadium_node.controller.undo import undone_on_failure
+from vanadium_node.controller.undo import Undo, undone_on_failure
 from vanadium_node.errors import InputError, KubernetesError, VanadiumError
+from vanadium_node.kube.client import ServerVersion
 from vanadium_node.kube.following import follow_rollout
 from vanadium_node.kube.injection import PodAgent, inject, roots_in_use, secret_in_use
-from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of, uid_of
+from vanadium_node.kube.resources import SECRET, Manifest, Resource, name_of, uid_of
+from vanadium_node.kube.workloads import keeps_old_pods, kind_of, resource_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +33,28 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """A workload on this cluster: where it is to be, as the file has it, and as it is there now, if it is."""
+
+    resource: Resource
+    namespace: str
+    manifest: Manifest
+    live: Manifest | None
+
+    @property
+    def name(self) -> str:
+        return name_of(self.manifest)
+
+    def __str__(self) -> str:
+        return self.resource.title(self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Applications:
-    """The applications of a site. `wait`: follow each rollout, and fail when it makes no progress for so long."""
+    """The applications of a site. `wait`: follow each rollout, and fail when it makes no progress for so long.
+
+    Workloads are as `kube.manifest` reads them; `namespace` is that of those that name none.
+    """
 
     site: Site
     agent: ClusterAgent
@@ -40,101 +64,131 @@ class Applications:
     def _secrets(self) -> AppSecrets:
         return AppSecrets(site=self.site, agent=self.agent)
 
-    async def start(self, namespace: str, manifest: Manifest, identity: Identity | None) -> None:
-        """Create the Deployment, with a pod agent and a secret of its own if it is to have an identity.
+    async def start(self, namespace: str, workloads: Sequence[Manifest], identity: Identity | None) -> None:
+        """Create the workloads, each with a pod agent and a secret of its own if they are to have an identity.
 
         Raises:
-            InputError: it is already running.
-            VanadiumError: the cluster or the cluster agent refused, or the rollout failed; nothing is left then.
+            InputError: one is already running.
+            VanadiumError: the cluster or the cluster agent refused, or a rollout failed; nothing is left then.
         """
-        name, client = name_of(manifest), self.site.client
-        if await client.find(DEPLOYMENT, namespace, name) is not None:
-            raise _already_running(namespace, name)
+        server, targets = await self._targets(namespace, workloads)
+        for target in targets:
+            if target.live is not None:
+                raise _already_running(target)
         operation = secrets.token_hex(16)
         async with undone_on_failure(self.site.warn) as undo:
-            workload = manifest
-            if identity is not None:
-                secret_name = await self._secrets.make(undo, namespace, name, identity.extension)
-                workload = await self._injected(manifest, secret_name, identity.root_blessings)
-            undo.push(
-                f"delete Deployment {namespace}/{name}",
-                lambda: delete_own(client, DEPLOYMENT, namespace, name, operation),
-            )
+            stored = [await self._create(undo, target, identity, server, operation) for target in targets]
+            await self._follow(targets, stored)
+        for target, made in zip(targets, stored, strict=True):
             try:
-                stored = await client.create(DEPLOYMENT, namespace, marked(workload, operation))
-            except KubernetesError as error:
-                if error.status == CONFLICT and error.reason == "AlreadyExists":
-                    raise _already_running(namespace, name) from error
-                raise
-            await self._follow(namespace, stored)
-        try:
-            await self._collect_leftovers(namespace, name, keep=secret_in_use(stored))
-        except VanadiumError as error:
-            self.site.warn(f"a Secret that an earlier start of {namespace}/{name} left could not be removed: {error}")
+                await self._collect_leftovers(target, keep=secret_in_use(made))
+            except VanadiumError as error:
+                self.site.warn(f"a Secret that an earlier start of {target} left could not be removed: {error}")
 
-    async def update(self, namespace: str, manifest: Manifest, identity: Identity | None) -> None:
-        """Replace the Deployment, one replica after another. Without an identity the one in use is kept, or its absence.
+    async def update(self, namespace: str, workloads: Sequence[Manifest], identity: Identity | None) -> None:
+        """Replace the workloads, one replica after another. Without an identity the one in use is kept, or its absence.
 
         Raises:
-            InputError: there is no such Deployment, or it has no identity to replace.
-            VanadiumError: the cluster or the cluster agent refused, or the rollout failed; it is as before then.
+            InputError: one is not there, cannot be changed, or has no identity to replace.
+            VanadiumError: the cluster or the cluster agent refused, or a rollout failed; all is as before then.
         """
-        name, client = name_of(manifest), self.site.client
-        live = await client.find(DEPLOYMENT, namespace, name)
-        if live is None:
-            raise _not_there(namespace, name)
-        in_use = secret_in_use(live)
-        if identity is not None and in_use is None:
-            raise InputError(
-                f"Deployment {namespace}/{name} was started with --noblessings and stays so",
-                hint="leave the extension out, or stop it and start it with one",
-            )
+        server, targets = await self._targets(namespace, workloads)
+        for target in targets:
+            _refuse_update(target, identity)
         operation = secrets.token_hex(16)
         async with undone_on_failure(self.site.warn) as undo:
-            workload = manifest
-            if identity is not None:
-                secret_name = await self._secrets.make(undo, namespace, name, identity.extension)
-                workload = await self._injected(manifest, secret_name, identity.root_blessings)
-            elif in_use is not None:
-                workload = await self._injected(manifest, in_use, _roots_of(live))
-            wanted = marked(workload, operation)
-            undo.push(f"roll Deployment {namespace}/{name} back", lambda: self._roll_back(namespace, live, operation))
-            stored = await replace_deployment(client, namespace, live, wanted)
-            await self._follow(namespace, stored)
-        try:
-            await self._collect_leftovers(namespace, name, keep=secret_in_use(stored))
-        except VanadiumError as error:
-            raise VanadiumError(
-                f"Deployment {namespace}/{name} is updated, but its old secret is still good: {error.message}",
-                hint=error.hint or "run the command again",
-            ) from error
+            stored = [await self._replace(undo, target, identity, server, operation) for target in targets]
+            await self._follow(targets, stored)
+        for target, made in zip(targets, stored, strict=True):
+            try:
+                await self._collect_leftovers(target, keep=secret_in_use(made))
+            except VanadiumError as error:
+                raise VanadiumError(
+                    f"{target} is updated, but its old secret is still good: {error.message}",
+                    hint=error.hint or "run the command again",
+                ) from error
 
-    async def stop(self, namespace: str, name: str) -> None:
-        """Delete the Deployment, make its key worthless, and delete its Secret; or finish a stop that was interrupted.
+    async def stop(self, namespace: str, workloads: Sequence[Manifest]) -> None:
+        """Delete the workloads, make their keys worthless, and delete their Secrets; or finish a stop that was interrupted.
 
         Raises:
-            InputError: there is no such Deployment.
+            InputError: none of them is there.
             VanadiumError: the cluster refused; or the cluster agent cannot be reached, and nothing was changed.
         """
-        client = self.site.client
-        live = await client.find(DEPLOYMENT, namespace, name)
-        leftovers = await self._secrets.of(namespace, name)
-        in_use = None if live is None else secret_in_use(live)
-        if live is None and not leftovers:
-            raise _not_there(namespace, name)
-        if leftovers or in_use is not None:
+        _, targets = await self._targets(namespace, workloads)
+        leftovers = [await self._secrets.of(t.namespace, t.resource.kind, t.name) for t in targets]
+        if all(target.live is None for target in targets) and not any(leftovers):
+            raise _not_there(targets[0])
+        if any(leftovers) or any(target.live is not None and secret_in_use(target.live) for target in targets):
             await self.agent.check()
-        if live is not None:
-            await client.delete(DEPLOYMENT, namespace, name, uid=uid_of(live))
-        if in_use is not None and all(name_of(s) != in_use for s in leftovers):
-            stored = await client.find(SECRET, namespace, in_use)  # one that lost its annotation
-            leftovers += [] if stored is None else [stored]
-        for stored in leftovers:
-            await self._secrets.forget(namespace, stored)
+        for target, found in zip(targets, leftovers, strict=True):
+            await self._delete(target, found)
 
-    async def _injected(self, manifest: Manifest, secret_name: str, root_blessings: str) -> Manifest:
+    async def _targets(self, namespace: str, workloads: Iterable[Manifest]) -> tuple[ServerVersion, list[_Target]]:
+        """Look for the workloads on the cluster, in the API versions that it has."""
+        server = await self.site.client.version()
+        targets = []
+        for workload in workloads:
+            resource = resource_for(kind_of(workload), server)
+            space = str(workload["metadata"].get("namespace") or namespace)
+            live = await self.site.client.find(resource, space, name_of(workload))
+            manifest = {**workload, "apiVersion": resource.api_version}
+            targets.append(_Target(resource=resource, namespace=space, manifest=manifest, live=live))
+        return server, targets
+
+    async def _create(
+        self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
+    ) -> Manifest:
+        workload, client = target.manifest, self.site.client
+        if identity is not None:
+            workload = await self._with_new_secret(undo, target, identity, server)
+        undo.push(
+            f"delete {target}",
+            lambda: delete_own(client, target.resource, target.namespace, target.name, operation),
+        )
+        try:
+            return await client.create(target.resource, target.namespace, marked(workload, operation))
+        except KubernetesError as error:
+            if error.status == CONFLICT and error.reason == "AlreadyExists":
+                raise _already_running(target) from error
+            raise
+
+    async def _replace(
+        self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
+    ) -> Manifest:
+        workload, client, live = target.manifest, self.site.client, target.live
+        if live is None:
+            raise _not_there(target)
+        in_use = secret_in_use(live)
+        if identity is not None:
+            workload = await self._with_new_secret(undo, target, identity, server)
+        elif in_use is not None:
+            workload = self._injected(workload, in_use, _roots_of(target, live), server)
+        undo.push(f"roll {target} back", lambda: self._roll_back(target, live, operation))
+        return await replace_workload(client, target.resource, target.namespace, live, marked(workload, operation))
+
+    async def _delete(self, target: _Target, leftovers: Sequence[Manifest]) -> None:
+        client, found = self.site.client, list(leftovers)
+        if target.live is not None:
+            await client.delete(target.resource, target.namespace, target.name, uid=uid_of(target.live))
+            in_use = secret_in_use(target.live)
+            if in_use is not None and all(name_of(s) != in_use for s in found):
+                stored = await client.find(SECRET, target.namespace, in_use)  # one that lost its annotation
+                found += [] if stored is None else [stored]
+        for stored in found:
+            await self._secrets.forget(target.namespace, stored)
+
+    async def _with_new_secret(
+        self, undo: Undo, target: _Target, identity: Identity, server: ServerVersion
+    ) -> Manifest:
+        self._injected(target.manifest, "", "", server)  # what cannot be injected is refused before anything is made
+        secret_name = await self._secrets.make(
+            undo, target.namespace, target.resource.kind, target.name, identity.extension
+        )
+        return self._injected(target.manifest, secret_name, identity.root_blessings, server)
+
+    def _injected(self, manifest: Manifest, secret_name: str, root_blessings: str, server: ServerVersion) -> Manifest:
         settings = self.site.settings
-        version = await self.site.client.version()
         return inject(
             manifest,
             PodAgent(
@@ -142,42 +196,67 @@ class Applications:
                 secret_name=secret_name,
                 agent_name=settings.cluster_agent.in_cluster_name,
                 root_blessings=root_blessings,
-                native_sidecar=version.has_native_sidecars,
+                native_sidecar=server.has_native_sidecars,
             ),
         )
 
-    async def _follow(self, namespace: str, stored: Manifest) -> None:
-        if self.wait is not None:
-            await follow_rollout(self.site.client, namespace, stored, timeout=self.wait, report=self.site.report)
+    async def _follow(self, targets: Sequence[_Target], stored: Sequence[Manifest]) -> None:
+        if self.wait is None:
+            return
+        for target, made in zip(targets, stored, strict=True):
+            workload = {**made, "kind": target.resource.kind, "apiVersion": target.resource.api_version}
+            await follow_rollout(
+                self.site.client, target.namespace, workload, timeout=self.wait, report=self.site.report
+            )
 
-    async def _roll_back(self, namespace: str, previous: Manifest, operation: str) -> None:
-        if await roll_back(self.site.client, namespace, previous, operation):
-            self.site.report(f"Deployment {name_of(previous)}: rolled back to the revision before")
+    async def _roll_back(self, target: _Target, previous: Manifest, operation: str) -> None:
+        if await roll_back(self.site.client, target.resource, target.namespace, previous, operation):
+            self.site.report(f"{target.resource.kind} {target.name}: rolled back to the revision before")
 
-    async def _collect_leftovers(self, namespace: str, name: str, *, keep: str | None) -> None:
+    async def _collect_leftovers(self, target: _Target, *, keep: str | None) -> None:
         """Remove the application's Secrets that are no longer used, with their keys."""
-        for stored in await self._secrets.of(namespace, name, keep=keep):
-            await self._secrets.forget(namespace, stored)
+        found = await self._secrets.of(target.namespace, target.resource.kind, target.name, keep=keep)
+        in_use = set()
+        if found and keeps_old_pods(target.manifest):
+            in_use = await self._secrets.in_use_by_pods(target.namespace)
+        for stored in found:
+            if name_of(stored) in in_use:
+                self.site.warn(
+                    f"Secret {target.namespace}/{name_of(stored)} is kept, since pods of {target} from before still use "
+                    "it; 'gc' removes it when they have ended"
+                )
+            else:
+                await self._secrets.forget(target.namespace, stored)
 
 
-def _roots_of(live: Manifest) -> str:
+def _refuse_update(target: _Target, identity: Identity | None) -> None:
+    if target.live is None:
+        raise _not_there(target)
+    if kind_of(target.manifest).is_fixed:
+        raise InputError(
+            f"{target} cannot be updated: Kubernetes does not let the pods of a {target.resource.kind} be changed",
+            hint="'stop' it, and 'start' it again",
+        )
+    if identity is not None and secret_in_use(target.live) is None:
+        raise InputError(
+            f"{target} was started with --noblessings and stays so",
+            hint="leave the extension out, or stop it and start it with one",
+        )
+
+
+def _roots_of(target: _Target, live: Manifest) -> str:
     roots = roots_in_use(live)
     if roots is None:
         raise InputError(
-            f"the pod agent of Deployment {name_of(live)} is told no root blessings",
+            f"the pod agent of {target} is told no root blessings",
             hint="give an extension, so that it gets a new secret and the roots with it",
         )
     return roots
 
 
-def _already_running(namespace: str, name: str) -> InputError:
-    return InputError(
-        f"Deployment {namespace}/{name} is already running",
-        hint="use 'update' to change it, or 'stop' to end it before",
-    )
+def _already_running(target: _Target) -> InputError:
+    return InputError(f"{target} is already running", hint="use 'update' to change it, or 'stop' to end it before")
 
 
-def _not_there(namespace: str, name: str) -> InputError:
-    return InputError(
-        f"there is no Deployment {namespace}/{name}", hint="'start' starts it; '--namespace' names another namespace"
-    )
+def _not_there(target: _Target) -> InputError:
+    return InputError(f"there is no {target}", hint="'start' starts it; '--namespace' names another namespace")

@@ -11,10 +11,10 @@ from vanadium_node.kube.resources import Manifest
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 US: Final = "vanadium-node"
 APPLICATION: Final = "vanadium.v.io/application"
-"""On a Secret: the name of the Deployment it was made for. An annotation, since names may be longer than labels."""
+"""On a Secret: the workload it was made for. An annotation, since names may be longer than labels."""
 
 OPERATION: Final = "vanadium.v.io/operation"
-"""On a Deployment: a nonce of the command that wrote it last, so that a command recognizes its own work after a lost answer."""
+"""On a workload: a nonce of the command that wrote it last, so that a command recognizes its own work after a lost answer."""
 
 CLUSTER_AGENT_DEPLOYMENT: Final = "cluster-agentd"
 CLUSTER_AGENT_SERVICE: Final = "cluster-agent"
@@ -47,6 +47,11 @@ def key_of(stored: Manifest) -> str | None:
         return None
 
 
+def application_name(kind: str, name: str) -> str:
+    """Return how a Secret names the workload it was made for: a Deployment by its name alone, any other as `Job/NAME`."""
+    return name if kind == "Deployment" else f"{kind}/{name}"
+
+
 def application_of(stored: Manifest) -> str:
     """Return the name of the application that a Secret was made for, `""` where it was made by somebody else."""
     return str((stored["metadata"].get("annotations") or {}).get(APPLICATION, ""))
@@ -65,7 +70,7 @@ def is_marked(stored: Manifest, operation: str) -> bool:
 
 
 def replacement(live: Manifest, wanted: Manifest) -> Manifest:
-    """Return what to write over the live Deployment: the wanted labels, annotations and spec, in the live one's place.
+    """Return what to write over the live workload: the wanted labels, annotations and spec, in the live one's place.
 
     The number of replicas is kept where the file names none: somebody, or an autoscaler, may have chosen it.
     """

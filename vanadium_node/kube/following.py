@@ -1,58 +1,59 @@
-"""Following a Deployment's rollout on a cluster until it is done, fails, or makes no progress for too long."""
+"""Following a workload's rollout on a cluster until it is done, fails, or makes no progress for too long."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from vanadium_node.errors import KubernetesError, clip
 from vanadium_node.kube.client import KubeClient
-from vanadium_node.kube.resources import DEPLOYMENT, POD, REPLICA_SET, Manifest, Resource, name_of, uid_of
-from vanadium_node.kube.rollout import NEXT_STEPS, Problem, Progress, label_selector, problems, unready
+from vanadium_node.kube.resources import EVENT, POD, REPLICA_SET, Manifest, Resource, name_of, uid_of
+from vanadium_node.kube.rollout import NEXT_STEPS, Objects, Problem, label_selector, problems, unready
 from vanadium_node.kube.watch import Scope, Snapshot, following
+from vanadium_node.kube.workloads import kind_of, title
 
 LOG_LINES: Final = 5
 ROLLOUT_FAILED: Final = "RolloutFailed"
+OTHERS: Final[Mapping[Resource, str]] = {POD: "pods", REPLICA_SET: "replica_sets", EVENT: "events"}
+"""A collection that is followed beside the workload → where it goes in `Objects`."""
 
 
 @dataclass(slots=True)
 class _View:
-    """What is known of the Deployment, its replica sets and pods, and since when each problem lasts (trio's clock)."""
+    """What is known of the workload and its objects, and since when each problem lasts (trio's clock)."""
 
-    uid: str
-    deployment: Manifest
-    replica_sets: tuple[Manifest, ...] = ()
-    pods: tuple[Manifest, ...] = ()
+    objects: Objects
     since: dict[object, float] = field(default_factory=dict)
 
     def take(self, snapshot: Snapshot) -> None:
         """Bring the view up to date.
 
         Raises:
-            KubernetesError: the Deployment is gone.
+            KubernetesError: the workload is gone.
         """
-        by_resource: dict[Resource, Callable[[tuple[Manifest, ...]], None]] = {
-            DEPLOYMENT: self._take_deployment,
-            REPLICA_SET: lambda items: setattr(self, "replica_sets", items),
-            POD: lambda items: setattr(self, "pods", items),
-        }
-        by_resource[snapshot.scope.resource](snapshot.items)
+        resource, items = snapshot.scope.resource, snapshot.items
+        if resource.kind == self.objects.kind:
+            self.objects = replace(self.objects, workload=self._found(items))
+        else:
+            changes: dict[str, Any] = {OTHERS[resource]: items}
+            self.objects = replace(self.objects, **changes)
 
-    def _take_deployment(self, items: tuple[Manifest, ...]) -> None:
-        found = next((item for item in items if uid_of(item) == self.uid), None)
+    def _found(self, items: tuple[Manifest, ...]) -> Manifest:
+        before = self.objects.workload
+        found = next((item for item in items if uid_of(item) == uid_of(before)), None)
         if found is None:
             raise KubernetesError(
-                f"Deployment {name_of(self.deployment)} was deleted while its rollout was followed",
+                f"{self.objects.kind} {name_of(before)} was deleted while its rollout was followed",
                 reason=ROLLOUT_FAILED,
                 hint="start it again",
             )
-        self.deployment = found
+        return found
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what stands in the way now, remembering since when."""
-        current = problems(self.deployment, self.replica_sets, self.pods)
+        current = problems(self.objects)
         now = trio.current_time()
         self.since = {problem.key: self.since.get(problem.key, now) for problem in current}
         return current
@@ -65,36 +66,50 @@ class _View:
 async def follow_rollout(
     client: KubeClient,
     namespace: str,
-    deployment: Manifest,
+    workload: Manifest,
     *,
     timeout: timedelta,
     report: Callable[[str], None],
 ) -> None:
-    """Wait until the Deployment, given as stored, is rolled out; `report` gets a line each time the counts change.
+    """Wait until the workload, given as stored, is rolled out; `report` gets a line each time the counts change.
 
     Raises:
         KubernetesError: with the reason `RolloutFailed` when it failed or made no progress for `timeout`; the sentence names
             the pod, the reason and what it last printed.
     """
-    name = name_of(deployment)
-    labels = label_selector(deployment["spec"]["selector"])
-    scopes = [
-        Scope(resource=DEPLOYMENT, namespace=namespace, fields=f"metadata.name={name}"),
-        Scope(resource=REPLICA_SET, namespace=namespace, labels=labels),
-        Scope(resource=POD, namespace=namespace, labels=labels),
-    ]
-    view = _View(uid=uid_of(deployment), deployment=deployment)
-    async with following(client, scopes) as changes:
+    view = _View(objects=Objects(kind=str(workload["kind"]), workload=workload))
+    async with following(client, _scopes(namespace, workload)) as changes:
         failure = await _observe(view, changes, timeout, report)
     if isinstance(failure, Problem):
         words = await _last_lines(client, namespace, failure)
         raise KubernetesError(
-            f"the rollout of Deployment {name} failed: {failure}{words}",
+            f"the rollout of {title(workload)} failed: {failure}{words}",
             reason=ROLLOUT_FAILED,
             hint=NEXT_STEPS[failure.obstacle],
         )
     if failure is not None:
         raise failure
+
+
+def _scopes(namespace: str, workload: Manifest) -> list[Scope]:
+    """Return what to follow: the workload itself, and what belongs to it."""
+    kind, group = kind_of(workload), str(workload["apiVersion"])
+    scopes = [
+        Scope(
+            resource=replace(kind.resource, api_version=group),
+            namespace=namespace,
+            fields=f"metadata.name={name_of(workload)}",
+        )
+    ]
+    if kind.name in {"Pod", "CronJob"}:
+        return scopes
+    labels = label_selector(workload["spec"].get("selector") or {})
+    scopes.append(Scope(resource=POD, namespace=namespace, labels=labels))
+    if kind.name == "Deployment":
+        scopes.append(Scope(resource=REPLICA_SET, namespace=namespace, labels=labels))
+    else:
+        scopes.append(Scope(resource=EVENT, namespace=namespace, fields=f"involvedObject.uid={uid_of(workload)}"))
+    return scopes
 
 
 async def _observe(
@@ -104,7 +119,7 @@ async def _observe(
     report: Callable[[str], None],
 ) -> Problem | KubernetesError | None:
     """Return what made the rollout fail, None when it is complete."""
-    progress = Progress.from_deployment(view.deployment)
+    progress = view.objects.progress
     best = progress.marks
     last_line = ""
     deadline = trio.current_time() + timeout.total_seconds()
@@ -129,7 +144,7 @@ async def _observe(
                 view.take(change)
             except KubernetesError as gone:
                 return gone
-        progress = Progress.from_deployment(view.deployment)
+        progress = view.objects.progress
         if any(new > old for new, old in zip(progress.marks, best, strict=True)):
             best = tuple(map(max, progress.marks, best))
             deadline = trio.current_time() + timeout.total_seconds()
@@ -139,9 +154,9 @@ def _stalled(view: _View, timeout: timedelta) -> Problem | KubernetesError:
     standing = view.problems()
     if standing:
         return standing[0]
-    why = unready(view.deployment, view.replica_sets, view.pods)
+    why = unready(view.objects)
     return KubernetesError(
-        f"the rollout of Deployment {name_of(view.deployment)} made no progress for {timeout.total_seconds():g} s"
+        f"the rollout of {view.objects.kind} {name_of(view.objects.workload)} made no progress for {timeout.total_seconds():g} s"
         + (f": {why}" if why else ""),
         reason=ROLLOUT_FAILED,
         hint="look at its pods with 'kubectl describe', or give it more time with --wait-timeout",
@@ -150,10 +165,12 @@ def _stalled(view: _View, timeout: timedelta) -> Problem | KubernetesError:
 
 async def _last_lines(client: KubeClient, namespace: str, problem: Problem) -> str:
     """Return what the container printed last, "" where there is nothing: the log helps, its absence must not hurt."""
-    if not problem.has_crashed:
+    if not problem.has_log:
         return ""
     try:
-        text = await client.logs(namespace, problem.pod, problem.container, tail_lines=LOG_LINES, previous=True)
+        text = await client.logs(
+            namespace, problem.pod, problem.container, tail_lines=LOG_LINES, previous=problem.is_restarted
+        )
     except KubernetesError:
         return ""
     lines = [clip(line) for line in text.splitlines() if line.strip()]

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from vanadium_node.errors import InputError, clip
 from vanadium_node.kube.resources import Manifest
+from vanadium_node.kube.workloads import template_of, title
 
 ANNOTATION: Final = "vanadium.v.io/pod-agent"
 """On a pod template: the pod agent in it is ours. Its value names the form, so that it can be undone exactly."""
@@ -60,9 +61,11 @@ def inject(workload: Manifest, agent: PodAgent) -> Manifest:
         InputError: the pod template uses one of the names that the pod agent needs.
     """
     result = copy.deepcopy(dict(uninject(workload)))
-    template = result["spec"]["template"]
+    template = template_of(result)
     pod = template["spec"]
-    _refuse_taken_names(str(result["metadata"]["name"]), pod)
+    _refuse_taken_names(title(result), pod)
+    if not agent.native_sidecar:
+        _refuse_pods_that_end(title(result), pod)
     metadata = template["metadata"] = dict(template.get("metadata") or {})
     metadata["annotations"] = {**(metadata.get("annotations") or {}), ANNOTATION: FORM}
     pod["volumes"] = [*(pod.get("volumes") or ()), *_volumes(agent.secret_name)]
@@ -84,7 +87,7 @@ def inject(workload: Manifest, agent: PodAgent) -> Manifest:
 
 def is_injected(workload: Manifest) -> bool:
     """Tell whether the workload's pod agent is ours."""
-    metadata = workload["spec"]["template"].get("metadata") or {}
+    metadata = template_of(workload).get("metadata") or {}
     return ANNOTATION in (metadata.get("annotations") or {})
 
 
@@ -93,7 +96,7 @@ def uninject(workload: Manifest) -> Manifest:
     if not is_injected(workload):
         return workload
     result = copy.deepcopy(dict(workload))
-    template = result["spec"]["template"]
+    template = template_of(result)
     pod = template["spec"]
     form = template["metadata"]["annotations"].pop(ANNOTATION)
     _drop_if_empty(template["metadata"], "annotations")
@@ -117,14 +120,19 @@ def secret_in_use(workload: Manifest) -> str | None:
     """Return the name of the Secret that the workload's pod agent reads, None where there is no pod agent of ours."""
     if not is_injected(workload):
         return None
-    volumes = workload["spec"]["template"]["spec"].get("volumes") or ()
+    return secret_of_pod(template_of(workload)["spec"])
+
+
+def secret_of_pod(pod: Mapping[str, Any]) -> str | None:
+    """Return the name of the Secret that the pod agent in a pod's spec reads, None where there is none."""
+    volumes = pod.get("volumes") or ()
     names = (v.get("secret", {}).get("secretName") for v in volumes if v.get("name") == SECRET_VOLUME)
     return next((str(name) for name in names if name), None)
 
 
 def roots_in_use(workload: Manifest, container: str = CONTAINER, variable: str = ROOTS_VARIABLE) -> str | None:
     """Return the root blessings that a container of the workload is told to trust, None where it is told none."""
-    pod = workload["spec"]["template"]["spec"]
+    pod = template_of(workload)["spec"]
     for candidate in [*(pod.get("initContainers") or ()), *pod["containers"]]:
         if candidate["name"] == container:
             values = (e.get("value") for e in candidate.get("env") or () if e["name"] == variable)
@@ -205,11 +213,21 @@ def _drop_if_empty(mapping: dict[str, Any], key: str) -> None:
         mapping.pop(key, None)
 
 
+def _refuse_pods_that_end(workload: str, pod: Mapping[str, Any]) -> None:
+    """Without native sidecars a pod ends only when its pod agent does, which never happens by itself."""
+    if pod.get("restartPolicy", "Always") != "Always":
+        raise InputError(
+            f"the pod agent cannot be added to {clip(workload)}: on a cluster older than Kubernetes 1.29 it would keep "
+            f"the pods, which are to end, running for ever",
+            hint="use a newer cluster, which has native sidecars, or start it with --noblessings",
+        )
+
+
 def _refuse_taken_names(workload: str, pod: Mapping[str, Any]) -> None:
     taken = next(_taken_names(pod), None)
     if taken is not None:
         raise InputError(
-            f"the pod agent cannot be added to '{clip(workload)}': {taken}",
+            f"the pod agent cannot be added to {clip(workload)}: {taken}",
             hint="rename it, or start the application with --noblessings",
         )
 

@@ -1,4 +1,4 @@
-"""Users' manifest files: reading JSON and YAML, and bringing old workloads to `apps/v1`.
+"""Users' manifest files: reading JSON and YAML, and bringing old workloads to today's API versions.
 
 What the user wrote is kept, whether this project knows it or not. Only text and mappings here, no cluster.
 """
@@ -6,7 +6,7 @@ What the user wrote is kept, whether this project knows it or not. Only text and
 import copy
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,22 +16,42 @@ import yaml
 from vanadium_node.errors import InputError, clip
 from vanadium_node.kube.kubeconfig import YAML_LOADER
 from vanadium_node.kube.resources import Manifest
+from vanadium_node.kube.workloads import KINDS, kind_of, title
 
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 """A stored object ends at about 1.5 MiB; a file larger than this is not a manifest."""
 
-CURRENT: Final = "apps/v1"
-OLD_VERSIONS: Final = frozenset({"extensions/v1beta1", "apps/v1beta1", "apps/v1beta2"})
 DROPPED: Final = ("rollbackTo",)
-"""Fields of old specs that asked for an action and have no place in `apps/v1`."""
+"""Fields of old specs that asked for an action and have no place in today's versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A workload as `apps/v1`, and what the user should be told about the way there."""
+    """A workload in its kind's current API version, and what the user should be told about the way there."""
 
     manifest: Manifest
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """What a file says of an application, in its order: at least one workload, and other objects that lie beside them."""
+
+    documents: tuple[Converted | Manifest, ...]
+
+    @property
+    def workloads(self) -> tuple[Converted, ...]:
+        """The workloads, as they were converted."""
+        return tuple(d for d in self.documents if isinstance(d, Converted))
+
+    @property
+    def others(self) -> tuple[Manifest, ...]:
+        """The other objects, as they are in the file."""
+        return tuple(d for d in self.documents if not isinstance(d, Converted))
+
+    def changed(self, change: Callable[[Manifest], Manifest]) -> list[Manifest]:
+        """Return all objects, each workload changed."""
+        return [change(d.manifest) if isinstance(d, Converted) else d for d in self.documents]
 
 
 def read_manifests(path: str) -> tuple[Manifest, ...]:
@@ -41,7 +61,7 @@ def read_manifests(path: str) -> tuple[Manifest, ...]:
         InputError: the file is not there, cannot be read, or holds something else.
     """
     what = "standard input" if path == "-" else f"'{path}'"
-    documents = [d for d in _documents(_read(path, what), what) if d is not None]
+    documents = list(_without_lists(_documents(_read(path, what), what)))
     for document in documents:
         if not isinstance(document, Mapping) or not isinstance(document.get("kind"), str):
             raise InputError(
@@ -56,76 +76,82 @@ def read_manifests(path: str) -> tuple[Manifest, ...]:
     return tuple(documents)
 
 
-def read_deployment(path: str) -> Converted:
-    """Read the one Deployment of a file, as `apps/v1`.
+def read_application(path: str) -> Application:
+    """Read the workloads of a file, in their kinds' current versions.
 
     Raises:
-        InputError: the file does not hold exactly one Deployment, or one that cannot be converted.
+        InputError: the file holds no workload, one that cannot be converted, or the same one twice.
     """
-    manifests = read_manifests(path)
-    if len(manifests) != 1:
-        kinds = ", ".join(clip(str(m["kind"])) for m in manifests)
+    application = Application(
+        documents=tuple(to_current(m, path) if str(m["kind"]) in KINDS else m for m in read_manifests(path))
+    )
+    if not application.workloads:
+        found = clip(", ".join(sorted({str(m["kind"]) for m in application.others})))
         raise InputError(
-            f"'{path}' holds {len(manifests)} objects ({clip(kinds)}) instead of one Deployment",
-            hint="put the Deployment in a file of its own, and the others in with 'kubectl apply'",
+            f"'{path}' holds nothing that runs: only {found}",
+            hint=f"a file for this command holds at least one of {', '.join(KINDS)}",
         )
-    kind = str(manifests[0]["kind"])
-    if kind != "Deployment":
-        raise InputError(
-            f"'{path}' holds a {clip(kind)}, not a Deployment", hint="only Deployments can be started with blessings"
-        )
-    return to_apps_v1(manifests[0], path)
+    _refuse_repetition([w.manifest for w in application.workloads], path)
+    return application
 
 
-def to_apps_v1(manifest: Manifest, source: str) -> Converted:
-    """Bring a Deployment of any version there was to `apps/v1`, with a selector made from its labels if it has none.
+def to_current(manifest: Manifest, source: str) -> Converted:
+    """Bring a workload of any version there was to the current one, with a selector made from its labels if it needs one.
 
     Raises:
-        InputError: the version is unknown, or there is no pod template with labels and containers.
+        InputError: the version is unknown, or there is no pod template with containers (and labels, where they select pods).
     """
-    name = manifest["metadata"]["name"]
-    version = str(manifest.get("apiVersion", ""))
-    if version != CURRENT and version not in OLD_VERSIONS:
-        raise InputError(
-            f"'{source}': Deployment '{clip(name)}' has the apiVersion '{clip(version)}'", hint=f"write '{CURRENT}'"
-        )
+    kind, name, shown = kind_of(manifest), manifest["metadata"]["name"], clip(title(manifest))
+    current, version = kind.resource.api_version, str(manifest.get("apiVersion", ""))
+    if version != current and version not in kind.old_versions:
+        raise InputError(f"'{source}': {shown} has the apiVersion '{clip(version)}'", hint=f"write '{current}'")
     converted: dict[str, Any] = copy.deepcopy(dict(manifest))
-    labels = _template_labels(converted, source)
+    labels = _checked_labels(converted, source)
     warnings: list[str] = []
-    if version != CURRENT:
-        converted["apiVersion"] = CURRENT
-        warnings.append(
-            f"'{source}': {version} is gone from Kubernetes since 1.16; Deployment '{name}' is used as {CURRENT}"
-        )
+    if version != current:
+        converted["apiVersion"] = current
+        warnings.append(f"'{source}': {version} is gone from Kubernetes; {kind.name} '{name}' is used as {current}")
         for field in DROPPED:
             if converted["spec"].pop(field, None) is not None:
-                warnings.append(f"'{source}': '{field}' has no place in {CURRENT} and is left out")
-    if not converted["spec"].get("selector"):
+                warnings.append(f"'{source}': '{field}' has no place in {current} and is left out")
+    if kind.selects and not converted["spec"].get("selector"):
         converted["spec"]["selector"] = {"matchLabels": dict(labels)}
-        shown = ", ".join(f"{key}={value}" for key, value in labels.items())
-        warnings.append(f"'{source}': Deployment '{name}' has no selector; its template's labels are used ({shown})")
+        text = ", ".join(f"{key}={value}" for key, value in labels.items())
+        warnings.append(f"'{source}': {kind.name} '{name}' has no selector; its template's labels are used ({text})")
     return Converted(manifest=converted, warnings=tuple(warnings))
 
 
-def _template_labels(manifest: Manifest, source: str) -> Mapping[str, Any]:
+def _checked_labels(manifest: Manifest, source: str) -> Mapping[str, Any]:
     """Return the pod template's labels, having checked that the template is one."""
+    kind = kind_of(manifest)
 
-    def wrong(what: str, hint: str) -> InputError:
-        return InputError(f"'{source}': Deployment '{clip(manifest['metadata']['name'])}' {what}", hint=hint)
+    def wrong(what: str, *path: str) -> InputError:
+        where = ".".join([*kind.template, *path])
+        return InputError(f"'{source}': {clip(title(manifest))} {what}", hint=f"add '{where}'")
 
-    spec = manifest.get("spec")
-    template = spec.get("template") if isinstance(spec, Mapping) else None
+    template: Any = manifest
+    for key in kind.template:
+        template = template.get(key) if isinstance(template, Mapping) else None
     if not isinstance(template, Mapping):
-        raise wrong("has no pod template", "add 'spec.template'")
+        raise wrong("has no pod template")
     pod = template.get("spec")
     containers = pod.get("containers") if isinstance(pod, Mapping) else None
     if not isinstance(containers, list) or not containers or not all(_is_container(c) for c in containers):
-        raise wrong("has no containers with names", "add 'spec.template.spec.containers'")
+        raise wrong("has no containers with names", "spec", "containers")
     metadata = template.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
-    if not isinstance(labels, Mapping) or not labels:
-        raise wrong("has no labels on its pod template", "add 'spec.template.metadata.labels'")
-    return labels
+    if kind.selects and (not isinstance(labels, Mapping) or not labels):
+        raise wrong("has no labels on its pod template", "metadata", "labels")
+    return labels if isinstance(labels, Mapping) else {}
+
+
+def _refuse_repetition(workloads: Sequence[Manifest], path: str) -> None:
+    seen: set[tuple[object, ...]] = set()
+    for workload in workloads:
+        identity = (workload["kind"], workload["metadata"].get("namespace"), workload["metadata"]["name"])
+        if identity in seen:
+            raise InputError(f"'{path}' holds {clip(title(workload))} twice", hint="remove one of them")
+        seen.add(identity)
 
 
 def _is_container(container: object) -> bool:
@@ -147,6 +173,15 @@ def _read(path: str, what: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} is not a text file", hint="check the file given with -f") from error
+
+
+def _without_lists(documents: Iterable[Any]) -> Iterator[Any]:
+    """Yield the documents, a list of objects (as `kubectl get -o yaml` prints) one by one; empty ones are left out."""
+    for document in documents:
+        if isinstance(document, Mapping) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+            yield from document["items"]
+        elif document is not None:
+            yield document
 
 
 def _documents(text: str, what: str) -> list[Any]:

@@ -42,6 +42,7 @@ DEPLOYMENT: Final = Resource(api_version="apps/v1", kind="Deployment", plural="d
 REPLICA_SET: Final = Resource(api_version="apps/v1", kind="ReplicaSet", plural="replicasets")
 POD: Final = Resource(api_version="v1", kind="Pod", plural="pods")
 SECRET: Final = Resource(api_version="v1", kind="Secret", plural="secrets")
+EVENT: Final = Resource(api_version="v1", kind="Event", plural="events")
 SERVICE: Final = Resource(api_version="v1", kind="Service", plural="services")
 NODE: Final = Resource(api_version="v1", kind="Node", plural="nodes", namespaced=False)
 NAMESPACE: Final = Resource(api_version="v1", kind="Namespace", plural="namespaces", namespaced=False)
