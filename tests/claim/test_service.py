@@ -88,16 +88,49 @@ async def test_what_is_granted_must_be_for_the_server(unclaimed: Unclaimed) -> N
 
 
 async def test_a_second_claim_is_told_so_and_the_same_one_may_be_repeated(unclaimed: Unclaimed) -> None:
-    """A claimer whose acknowledgement was lost may send the very same claim again; nobody may send another."""
+    """A claimer whose acknowledgement was lost may send the very same claim again; another one is told that it is late."""
     granted = await bless(unclaimed.root, unclaimed.ownership.principal, "agent")
     await unclaimed.claim(unclaimed.root, granted)
     await unclaimed.claim(unclaimed.root, granted)
     other = await bless(unclaimed.root, unclaimed.ownership.principal, "other")
-    for claimer in (unclaimed.root, await new_root("stranger")):
-        with pytest.raises(CallError, match="already claimed") as refused:
-            await unclaimed.claim(claimer, other)
-        assert refused.value.code is ErrorCode.EXISTS
+    with pytest.raises(CallError, match="already claimed") as refused:
+        await unclaimed.claim(unclaimed.root, other)
+    assert refused.value.code is ErrorCode.EXISTS
     assert default_of(unclaimed.ownership.principal) == granted
+
+
+async def test_a_stranger_is_not_trusted_after_the_claim_either(unclaimed: Unclaimed) -> None:
+    """Not even with the very blessings of the claim: whether the server is claimed is none of a stranger's business."""
+    granted = await bless(unclaimed.root, unclaimed.ownership.principal, "agent")
+    await unclaimed.claim(unclaimed.root, granted)
+    for stranger in (await blessed(unclaimed.root, "pod"), await new_root(), await new_root("stranger")):
+        with pytest.raises(CallError, match=r"matches root:\$; you have") as refused:
+            await unclaimed.claim(stranger, granted)
+        assert refused.value.code is ErrorCode.NOT_TRUSTED
+
+
+async def test_a_server_with_an_owner_of_its_own_tells_only_that(tmp_path: Path) -> None:
+    """A server that was started with permissions expects no claimer: its administrators hear that it has an owner."""
+    root = await new_root()
+    ownership = Ownership.given(root, Permissions.of(Admin=["root:alice"]))
+    service = Claimable(ownership, claimer=(), token=None, permissions=Permissions.of())
+    alice, bob = await blessed(root, "alice"), await blessed(root, "bob")
+    async with serve(service, root, listen=["127.0.0.1:0"]) as server:
+        for caller, code in ((alice, ErrorCode.EXISTS), (bob, ErrorCode.NOT_TRUSTED)):
+            async with connect(f"/{server.addresses[0]}", caller) as client:
+                with pytest.raises(CallError) as refused:
+                    await client.call("Claim", "", granted=default_of(root))
+                assert refused.value.code is code
+
+
+async def test_a_token_is_asked_for_after_the_claim_too(tmp_path: Path) -> None:
+    """The repetition of a claim shows what the claim showed."""
+    async with serving(tmp_path / "d", token="correct horse") as unclaimed:
+        granted = await bless(unclaimed.root, unclaimed.ownership.principal, "agent")
+        await unclaimed.claim(unclaimed.root, granted, "correct horse")
+        with pytest.raises(CallError, match="pairing token is wrong"):
+            await unclaimed.claim(unclaimed.root, granted, "wrong")
+        await unclaimed.claim(unclaimed.root, granted, "correct horse")
 
 
 async def test_of_many_claims_at_once_one_wins(unclaimed: Unclaimed) -> None:

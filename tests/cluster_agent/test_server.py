@@ -127,3 +127,28 @@ async def test_an_empty_pairing_token_is_refused(tmp_path: Path) -> None:
     settings = replace(claimable(tmp_path, await new_root()), pairing_token_file=file)
     with pytest.raises(ConfigurationError, match=f"token file '{file}' is empty"):
         await run(settings)
+
+
+async def test_an_administrator_sees_what_a_claimed_agent_offers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those named by --admin have every right on the agent; its log says which key it waits to be claimed with."""
+    root = await new_root()
+    settings = replace(claimable(tmp_path, root), admin=(Pattern.parse("root:alice"),), pairing_token="open sesame")
+    caplog.set_level("INFO")
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        serving: Serving = await nursery.start(lambda task_status: run(settings, stop=stop, task_status=task_status))
+        async with connect(serving.name, root, insecure=True) as client:
+            key = client.server.public_key
+            assert key is not None
+            assert f"--fingerprint {key.fingerprint}" in caplog.text
+            granted = await root.bless(key, default_of(root), "agent", [Caveat.unconstrained()])
+            await client.call("Claim", "open sesame", returns=type(None), granted=granted)
+        async with connect(serving.name, await blessed(root, "alice")) as client:
+            assert await client.call("__signature")
+        async with connect(serving.name, await blessed(root, "bob")) as client:
+            with pytest.raises(CallError) as refused:
+                await client.call("__signature")
+            assert refused.value.code is ErrorCode.NO_ACCESS
+        stop.set()

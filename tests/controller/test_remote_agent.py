@@ -1,7 +1,8 @@
 """The cluster agent over RPC, with the real one at the other end of a real connection."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,38 @@ async def calling(settings: Settings, address: str) -> AsyncIterator[Caller]:
         yield make
 
 
+@asynccontextmanager
+async def lossy_proxy(address: str, is_claimed: Callable[[], bool]) -> AsyncIterator[tuple[str, Callable[[], int]]]:
+    """Pass connections on; the first one breaks when the server says something after it was claimed: its answer.
+
+    Gives the proxy's address, and what tells how many connections there were.
+    """
+    host, port = address.rsplit(":", 1)
+    connections = 0
+
+    async def handle(client: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        number = connections
+        async with client, await trio.open_tcp_stream(host, int(port)) as server, trio.open_nursery() as nursery:
+
+            async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError):
+                    async for data in source:
+                        if source is server and number == 1 and is_claimed():
+                            break
+                        await sink.send_all(data)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(pump, client, server)
+            nursery.start_soon(pump, server, client)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), handle, 0)
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", lambda: connections
+        nursery.cancel_scope.cancel()
+
+
 async def seek(address: str, secret: str) -> Blessings:
     """Do what a pod agent does."""
     pod = await principal("pod")
@@ -96,8 +129,29 @@ async def test_a_second_claim_is_refused(root: Principal, calling: Caller) -> No
     await calling(root).claim()
     with pytest.raises(InputError, match="already claimed"):
         await calling(root).claim()
-    with pytest.raises((InputError, CallError), match=r"already claimed|is not"):
+    with pytest.raises(CallError, match="the claimer must have a recognized name"):
         await calling(await principal("test-root")).claim()
+
+
+async def test_only_an_agent_with_the_key_of_the_log_is_claimed(root: Principal, calling: Caller, address: str) -> None:
+    """With a fingerprint, whoever else answers at the address gets no blessings."""
+    async with connect(f"/{address}", root, insecure=True) as client:
+        assert client.server.public_key is not None
+        fingerprint = client.server.public_key.fingerprint
+    with pytest.raises(NotTrustedError, match=f"has the key {fingerprint}, not the one expected.*log"):
+        await calling(root).claim(fingerprint="00" + fingerprint[2:])
+    await calling(root).claim(fingerprint=fingerprint.replace(":", "").upper())
+
+
+async def test_a_claim_whose_answer_is_lost_is_made_again(
+    root: Principal, calling: Caller, address: str, tmp_path: Path
+) -> None:
+    """The agent has it, the claimer does not know: the same command goes on and says that it is claimed."""
+    [state] = (tmp_path / "data" / "principal").glob("state-*")
+    before = state.read_bytes()
+    async with lossy_proxy(address, lambda: state.read_bytes() != before) as (proxy, connections):
+        assert await calling(root, address=proxy).claim() == "test-root:cluster-agent"
+    assert connections() == 2, "the first answer did not get through"
 
 
 async def test_only_the_claimer_may_claim(root: Principal, calling: Caller) -> None:

@@ -34,13 +34,13 @@ class Claimable(Service):
 
     @method(tag=Tag.ADMIN)
     async def claim(self, call: Call, pairing_token: str) -> None:
-        """Gives the server the blessings granted on the call and, with them, its owner."""
+        """Gives the server the blessings granted on the call and, with them, its owner. The same claim may be repeated."""
         async with self._one_at_a_time:
+            self._require_claimer(call)
+            self._require_token(pairing_token)
             if self._ownership.is_claimed:
                 self._require_repetition(call)
                 return
-            self._require_claimer(call)
-            self._require_token(pairing_token)
             granted = call.granted
             if granted is None or granted.public_key != self._ownership.principal.public_key:
                 raise CallError(
@@ -53,19 +53,24 @@ class Claimable(Service):
 
     def _require_repetition(self, call: Call) -> None:
         """Let the claim that was made be made again: its acknowledgement may have been lost."""
-        if call.granted is None or call.granted != self._ownership.principal.store.default:
+        is_same = call.granted is not None and call.granted == self._ownership.principal.store.default
+        if not self._claimer or not is_same:
             raise CallError(ErrorCode.EXISTS, "the cluster agent is already claimed")
 
     def _require_claimer(self, call: Call) -> None:
-        names = call.peer.names
-        if not any(pattern.matches(names) for pattern in self._claimer):
-            _log.warning("claim refused: %s presented %s", call.peer.address, call.peer)
-            raise CallError(
-                ErrorCode.NOT_TRUSTED,
-                f"the claimer must have a recognized name that matches {' or '.join(map(str, self._claimer))}; "
-                f"you have {', '.join(names) or 'none'}",
-                hint="claim it with the credentials it was started for",
-            )
+        """Turn strangers away, before and after the claim alike. Where nobody can claim, administrators hear why."""
+        names, owned = call.peer.names, self._ownership.permissions
+        if any(pattern.matches(names) for pattern in self._claimer):
+            return
+        if not self._claimer and owned is not None and owned.allow(Tag.ADMIN, names):
+            return
+        _log.warning("claim refused: %s presented %s", call.peer.address, call.peer)
+        wanted = f"matches {' or '.join(map(str, self._claimer))}" if self._claimer else "has the right Admin here"
+        raise CallError(
+            ErrorCode.NOT_TRUSTED,
+            f"the claimer must have a recognized name that {wanted}; you have {', '.join(names) or 'none'}",
+            hint="claim it with the credentials it was started for",
+        )
 
     def _require_token(self, given: str) -> None:
         if self._token is not None and not hmac.compare_digest(self._token.encode(), given.encode()):

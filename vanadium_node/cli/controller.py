@@ -20,6 +20,7 @@ from vanadium_node.cli.controller_options import (
     noblessings_option,
     output_option,
     titles,
+    token_of,
     wait_option,
     wait_timeout_option,
     workloads_of,
@@ -227,12 +228,25 @@ async def stop_cluster_agent(options: Options) -> None:
 
 
 @command.command("claim-cluster-agent")
+@click.option(
+    "--fingerprint", metavar="KEY", help="Claim only an agent with this key; a new agent says its own in its log."
+)
+@click.option("--pairing-token", metavar="TOKEN", help="The token that the agent was started with.")
+@click.option(
+    "--pairing-token-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="File with that token; - is standard input.",
+)
 @click.pass_obj
 @run_async
-async def claim_cluster_agent(options: Options) -> None:
+async def claim_cluster_agent(
+    options: Options, fingerprint: str | None, pairing_token: str | None, pairing_token_file: Path | None
+) -> None:
     """Give a new cluster agent its blessings: yours, extended as the settings say."""
+    token = token_of(pairing_token, pairing_token_file)
     async with options.site() as site:
-        name = await options.cluster_agent(site).claim()
+        name = await options.cluster_agent(site).claim(fingerprint=fingerprint, token=token)
     emit(f"The cluster agent is claimed: it is {name}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vanadium_node.security.principal import Principal
 
 DEFAULT_CONFIG: Final = "vkube.cfg"
+MAX_TOKEN_BYTES: Final = 4096
 
 
 class Duration(click.ParamType[timedelta]):
@@ -171,6 +173,28 @@ def emit_manifests(manifests: Sequence[Manifest], output: str) -> None:
         emit_json(manifests[0])
     else:
         emit_json({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+
+
+def token_of(given: str | None, file: Path | None) -> str:
+    """Return the pairing token, from the flag or the file (`-`: standard input); empty where neither is given.
+
+    Raises:
+        UsageError: both are given.
+        VanadiumError: the file cannot be read, or is empty.
+    """
+    if given is not None and file is not None:
+        raise click.UsageError("Give --pairing-token or --pairing-token-file, not both.")
+    if file is None:
+        return given or ""
+    from vanadium_node.storage.files import read_limited
+
+    is_stdin = str(file) == "-"
+    data = sys.stdin.buffer.read(MAX_TOKEN_BYTES) if is_stdin else read_limited(file, max_bytes=MAX_TOKEN_BYTES)
+    token = data.decode(errors="replace").strip()
+    if not token:
+        where = "standard input" if is_stdin else f"the pairing token file '{file}'"
+        raise InputError(f"{where} is empty", hint="give the token that the cluster agent was started with")
+    return token
 
 
 output_option = click.option(

@@ -60,7 +60,7 @@ async def run(
             store,
             claimer=settings.claimer,
             token=_token(settings),
-            permissions=Permissions({Tag.ADMIN: AccessList(in_=settings.admin)}),
+            permissions=Permissions(dict.fromkeys(Tag, AccessList(in_=settings.admin))),
             ttl=settings.blessing_ttl,
             now=now,
         )
@@ -75,6 +75,11 @@ async def run(
             claimed = ownership.principal.store.default if ownership.is_claimed else None
             serving = Serving(addresses=tuple(server.addresses), names=() if claimed is None else claimed.names)
             _log.info("serving at %s as %s, %d secrets", serving.addresses[0], claimed or "unclaimed", store.count())
+            if claimed is None:
+                key = ownership.principal.public_key.fingerprint
+                _log.info(
+                    "waiting for its claim: 'controller claim-cluster-agent --fingerprint %s' claims no other", key
+                )
             task_status.started(serving)
             await (trio.Event() if stop is None else stop).wait()
             _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
@@ -112,7 +117,7 @@ def _permissions(settings: ClusterAgentSettings) -> Permissions | None:
 def _token(settings: ClusterAgentSettings) -> str | None:
     file: Path | None = settings.pairing_token_file
     if file is None:
-        return None
+        return settings.pairing_token
     token = read_limited(file, max_bytes=MAX_TOKEN_BYTES).decode(errors="replace").strip()
     if not token:
         raise ConfigurationError(f"the pairing token file '{file}' is empty", hint="write a token into it")

@@ -58,12 +58,20 @@ class ClusterAgentSettings:
         render=values.render_texts,
         help="Patterns of those who may make and forget secrets once the agent is claimed, separated by commas.",
     )
+    pairing_token: str | None = setting(
+        values.text,
+        flags=["--pairing-token"],
+        environment="PAIRING_TOKEN",
+        default=None,
+        secret=True,
+        help="The token that a claim must show. Other users of the machine can read flags: rather give a file.",
+    )
     pairing_token_file: Path | None = setting(
         values.path,
         flags=["--pairing-token-file"],
         environment="PAIRING_TOKEN_FILE",
         default=None,
-        help="File with the token that a claim must show; without it none is asked for.",
+        help="File with the token that a claim must show; without a token none is asked for.",
     )
     credentials: Path | None = setting(
         values.path,
@@ -102,6 +110,10 @@ class ClusterAgentSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.pairing_token is not None and self.pairing_token_file is not None:
+            raise ConfigurationError(
+                "the pairing token is given twice", hint="leave out --pairing-token or --pairing-token-file"
+            )
         if self.permissions is not None and self.permissions_file is not None:
             raise ConfigurationError(
                 "permissions are given literally and as a file", hint="leave out --permissions or --permissions-literal"

@@ -3,18 +3,19 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from vanadium_node.controller.endpoint import find_cluster_agent
 from vanadium_node.controller.identity import named, own_blessings
 from vanadium_node.controller.site import Site
-from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, VanadiumError
+from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, UnreachableError, VanadiumError
 from vanadium_node.rpc import Client, connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.principal import Principal
 
 T = TypeVar("T")
+CLAIM_TRIES: Final = 3
 OpenPrincipal = Callable[[], AbstractAsyncContextManager[Principal]]
 
 
@@ -62,27 +63,44 @@ class RemoteClusterAgent:
 
         await self._asked(ask)
 
-    async def claim(self) -> str:
+    async def claim(self, *, fingerprint: str | None = None, token: str = "") -> str:
         """Give an unclaimed agent its blessing of the settings, and return that.
+
+        `fingerprint` is that of the key the agent must have, as its log says it: an address proves nothing. `token` is the
+        pairing token it was started with. When the connection is lost before the answer, the same claim is made again.
 
         Raises:
             InputError: the caller does not hold the name to extend, or the agent is claimed already.
+            NotTrustedError: whoever answers has another key.
             VanadiumError: the agent is not there, or refused.
         """
         settings = self.site.settings.cluster_agent
+        granted: Blessings | None = None
 
         async def ask(client: Client, principal: Principal) -> None:
-            if settings.blessing in client.server.names:
-                raise _already_claimed(settings.blessing)
-            base = named(own_blessings(principal), settings.granter)
-            granted = await _grant(principal, base, settings.extension, client)
+            nonlocal granted
+            _check_fingerprint(client, fingerprint)
+            if granted is None or granted.public_key != client.server.public_key:
+                if settings.blessing in client.server.names:
+                    raise _already_claimed(settings.blessing)
+                granted = await _grant(
+                    principal, named(own_blessings(principal), settings.granter), settings.extension, client
+                )
             try:
-                await client.call("Claim", "", returns=None, granted=granted)
+                await client.call("Claim", token, returns=None, granted=granted)
             except CallError as error:
                 if error.code in {ErrorCode.EXISTS, ErrorCode.UNKNOWN_METHOD}:
                     raise _already_claimed(settings.blessing) from error
                 raise
 
+        for _ in range(CLAIM_TRIES - 1):
+            try:
+                await self._asked(ask, is_unclaimed=True)
+            except UnreachableError:
+                if granted is None:
+                    raise
+            else:
+                return settings.blessing
         await self._asked(ask, is_unclaimed=True)
         return settings.blessing
 
@@ -116,6 +134,16 @@ async def _grant(principal: Principal, base: Blessings, extension: str, client: 
     if key is None:
         raise NotTrustedError("the cluster agent showed no key to bless")
     return await principal.bless(key, base, extension, [Caveat.unconstrained()])
+
+
+def _check_fingerprint(client: Client, expected: str | None) -> None:
+    """Make sure that the server has the key with that fingerprint, which may be written with or without colons."""
+    shown = "no key" if client.server.public_key is None else client.server.public_key.fingerprint
+    if expected is not None and shown.replace(":", "") != expected.replace(":", "").strip().lower():
+        raise NotTrustedError(
+            f"who answers at the cluster agent's address has the key {shown}, not the one expected",
+            hint="compare it with the fingerprint that the cluster agent's log says; claim nothing until they agree",
+        )
 
 
 def _already_claimed(blessing: str) -> InputError:
