@@ -1,14 +1,12 @@
 """Which cluster a command is for, and running kubectl on it; gcloud and kubectl are programs that note what they are told."""
 
 import json
-import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
+from stand_ins import calls, program, run_cli
 
 from vanadium_node.controller.access import Choice, Target, chosen_cluster, run_kubectl
 from vanadium_node.controller.settings import Settings
@@ -31,21 +29,6 @@ def settings(**more: str) -> Settings:
     """Settings that may name a GKE cluster."""
     agent = {"image": "i", "blessing": "a:b", "admin": "a"}
     return Settings.from_document({**more, "clusterAgent": agent, "podAgent": {"image": "p"}}, "vkube.cfg")
-
-
-def program(folder: Path, name: str, body: str) -> str:
-    """Write a program that appends its arguments and KUBECONFIG to `calls`, then does something."""
-    path = folder / name
-    note = (
-        f"open({str(folder / 'calls')!r}, 'a').write(json.dumps([sys.argv[1:], os.environ.get('KUBECONFIG')]) + '\\n')"
-    )
-    path.write_text(f"#!{sys.executable}\nimport json, os, sys\n{note}\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def calls(folder: Path) -> list[tuple[list[str], str | None]]:
-    return [tuple(json.loads(line)) for line in (folder / "calls").read_text().splitlines()]
 
 
 def gcloud(folder: Path) -> str:
@@ -149,17 +132,6 @@ async def test_no_kubectl() -> None:
     target = Target(access=ClusterAccess(server="https://x"))
     with pytest.raises(InputError, match=r"cannot run '/no/kubectl'.*install kubectl"):
         await run_kubectl(target, "/no/kubectl", ("get",))
-
-
-def run_cli(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run `vanadium-node controller …` and return its status and what it printed."""
-    from vanadium_node.__main__ import main
-
-    with pytest.raises(SystemExit) as ended:
-        main(["controller", *arguments])
-    printed = capfd.readouterr()
-    code: Any = ended.value.code
-    return (code or 0), printed.out, printed.err
 
 
 @pytest.mark.parametrize(

@@ -180,12 +180,38 @@ def test_update_config_changes_the_images_only(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["real.cfg", "vkube.cfg"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "clusterAgent: {image: i:1, blessing: 'a:b', admin: a} # i:1 is ours\npodAgent: {image: i:1}\n"),
+        ("c.toml", '# i:1\n[clusterAgent]\nimage = "i:1"\nblessing = "a:b"\nadmin = "a"\n[podAgent]\nimage = "i:1"\n'),
+        (
+            "c.cfg",
+            '{"podAgent":{"image":"i:1"},\n  "clusterAgent":{"image":"i:1","blessing":"a:i:1","admin":"a"}}',
+        ),
+    ],
+)
+def test_update_config_keeps_every_other_character(tmp_path: Path, name: str, text: str) -> None:
+    """Comments, order and spaces stay, in each format, even where the image's text stands in other places too."""
+    path = tmp_path / name
+    path.write_text(text)
+    settings = update_images(path, cluster_agent=None, pod_agent=":22")
+    assert (settings.cluster_agent.image, settings.pod_agent.image) == ("i:1", "i:22")
+    assert Settings.from_file(path) == settings
+    assert len(path.read_text()) == len(text) + 1
+    assert path.read_text().count("i:22") == 1
+    update_images(path, cluster_agent=None, pod_agent=":1")
+    assert path.read_text() == text
+
+
 def test_update_config_refuses_what_it_would_spoil(tmp_path: Path) -> None:
-    """A file with comments, a broken one, and a folder that cannot be written to."""
-    commented = tmp_path / "c.yaml"
-    commented.write_text("clusterAgent: {image: i, blessing: 'a:b', admin: a} # ours\npodAgent: {image: p}\n")
-    with pytest.raises(ConfigurationError, match="comments"):
-        update_images(commented, cluster_agent=":2", pod_agent=None)
+    """An image that is written in another form than it is read in, and a file that is not there."""
+    escaped = tmp_path / "c.yaml"
+    text = 'clusterAgent: {image: "r\\x2fi:1", blessing: "a:b", admin: a}\npodAgent: {image: p}\n'
+    escaped.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"does not hold the image 'r/i:1' as plain text; change .* by hand"):
+        update_images(escaped, cluster_agent=":2", pod_agent=None)
+    assert escaped.read_text() == text
     with pytest.raises(ConfigurationError, match="no configuration file"):
         update_images(tmp_path / "none", cluster_agent=":2", pod_agent=None)
 

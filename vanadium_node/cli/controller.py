@@ -25,6 +25,14 @@ from vanadium_node.cli.controller_options import (
     wait_timeout_option,
     workloads_of,
 )
+from vanadium_node.cli.controller_setup import (
+    build_docker_images,
+    build_images,
+    config_group,
+    create_secrets,
+    update_config,
+    upgrade_cluster,
+)
 from vanadium_node.cli.output import emit, note, run_async
 
 
@@ -250,20 +258,6 @@ async def claim_cluster_agent(
     emit(f"The cluster agent is claimed: it is {name}.")
 
 
-@command.command("update-config")
-@click.option("--cluster-agent-image", metavar="IMAGE", help="NAME:TAG, or :TAG to change only the tag.")
-@click.option("--pod-agent-image", metavar="IMAGE", help="NAME:TAG, or :TAG to change only the tag.")
-@click.pass_obj
-def update_config(options: Options, cluster_agent_image: str | None, pod_agent_image: str | None) -> None:
-    """Change the images in the settings file."""
-    from vanadium_node.controller.update_config import update_images
-
-    if cluster_agent_image is None and pod_agent_image is None:
-        raise click.UsageError("Give --cluster-agent-image, --pod-agent-image, or both.")
-    changed = update_images(options.config, cluster_agent=cluster_agent_image, pod_agent=pod_agent_image)
-    emit(f"clusterAgent.image: {changed.cluster_agent.image}\npodAgent.image: {changed.pod_agent.image}")
-
-
 @command.command()
 @file_option
 @click.option(
@@ -333,6 +327,10 @@ async def gc(options: Options, dry_run: bool, older_than: timedelta) -> None:
                 await app_secrets.forget(site.client.namespace, stored)
             emit(f"Secret {site.client.namespace}/{name_of(stored)} of {application_of(stored)}")
     note(f"{len(unused)} {'found' if dry_run else 'removed'}.")
+
+
+for more in (config_group, update_config, build_images, build_docker_images, create_secrets, upgrade_cluster):
+    command.add_command(more)
 
 
 @command.command(

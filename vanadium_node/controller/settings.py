@@ -146,7 +146,7 @@ def read_document(path: Path) -> Mapping[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"'{path}' is larger than {MAX_FILE_BYTES} bytes", hint="check --config")
     try:
-        document = _parse(path.suffix, data.decode("utf-8-sig"))
+        document = parsed(path, data.decode("utf-8-sig"))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         why = clip(" ".join(str(error).split()))
         raise ConfigurationError(
@@ -163,8 +163,9 @@ def _format(suffix: str) -> str:
     return {".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}.get(suffix, "JSON")
 
 
-def _parse(suffix: str, text: str) -> object:
-    match _format(suffix):
+def parsed(path: Path, text: str) -> object:
+    """Read the text of a settings file in the format that the path's ending names; what is wrong comes as the parser's error."""
+    match _format(path.suffix):
         case "YAML":
             return yaml.safe_load(text)
         case "TOML":

@@ -1,9 +1,12 @@
 """Changing the images in the settings file: only their values change, and the file is replaced whole or not at all."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from vanadium_node.controller.settings import Settings, read_document
+import yaml
+
+from vanadium_node.controller.settings import Settings, parsed, read_document
 from vanadium_node.errors import ConfigurationError, InputError, clip
 from vanadium_node.storage.files import write_private
 
@@ -27,25 +30,47 @@ def update_images(path: Path, *, cluster_agent: str | None, pod_agent: str | Non
     """Rewrite the file with other images and return the new settings.
 
     Raises:
-        ConfigurationError: the file is not in order before the change, or not in JSON.
+        ConfigurationError: the file is not in order before the change, or writes an image in a form that cannot be replaced.
         InputError: an image is none.
         StorageError: the file cannot be written; it is unchanged then.
     """
     document = dict(read_document(path))
     settings = Settings.from_document(document, str(path))
-    if path.suffix in {".yaml", ".yml", ".toml"}:
-        raise ConfigurationError(
-            f"'{path}' is not JSON, and rewriting it would lose its comments", hint="change the images by hand"
-        )
     wanted = {
         "clusterAgent": (settings.cluster_agent.image, cluster_agent),
         "podAgent": (settings.pod_agent.image, pod_agent),
     }
+    target = path.resolve()  # a link stays a link
+    text = target.read_text(encoding="utf-8-sig")
     for section, (current, image) in wanted.items():
         if image is not None:
-            document[section] = {**document[section], "image": with_image(current, image)}
+            new = with_image(current, image)
+            document[section] = {**document[section], "image": new}
+            text = _with_text_replaced(text, current, new, document, path)
     changed = Settings.from_document(document, str(path))
-    target = path.resolve()  # a link stays a link
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_private(target, text.encode(), mode=target.stat().st_mode & 0o777)
     return changed
+
+
+def _with_text_replaced(text: str, old: str, new: str, wanted: Mapping[str, Any], path: Path) -> str:
+    """Return the text with one of the places of `old` changed to `new`: the one after which it says what is wanted.
+
+    Everything else stays as the user wrote it, comments and order included; each candidate is read back, so that a place in a
+    comment or of another key is never taken for the right one.
+    """
+    place = text.find(old)
+    while place >= 0:
+        candidate = text[:place] + new + text[place + len(old) :]
+        if _says(path, candidate, wanted):
+            return candidate
+        place = text.find(old, place + 1)
+    raise ConfigurationError(
+        f"'{path}' does not hold the image '{clip(old)}' as plain text", hint="change the images by hand"
+    )
+
+
+def _says(path: Path, text: str, wanted: Mapping[str, Any]) -> bool:
+    try:
+        return parsed(path, text) == wanted
+    except (ValueError, yaml.YAMLError):
+        return False

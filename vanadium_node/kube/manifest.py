@@ -61,7 +61,16 @@ def read_manifests(path: str) -> tuple[Manifest, ...]:
         InputError: the file is not there, cannot be read, or holds something else.
     """
     what = "standard input" if path == "-" else f"'{path}'"
-    documents = list(_without_lists(_documents(_read(path, what), what)))
+    return parse_manifests(read_text(path), what)
+
+
+def parse_manifests(text: str, what: str) -> tuple[Manifest, ...]:
+    """Read the objects of a JSON or YAML text, which `what` names in messages. Empty documents are left out.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    documents = list(_without_lists(_documents(text, what)))
     for document in documents:
         if not isinstance(document, Mapping) or not isinstance(document.get("kind"), str):
             raise InputError(
@@ -158,7 +167,13 @@ def _is_container(container: object) -> bool:
     return isinstance(container, Mapping) and isinstance(container.get("name"), str)
 
 
-def _read(path: str, what: str) -> str:
+def read_text(path: str) -> str:
+    """Return the text of a manifest file; `-` is standard input.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is no text of a manifest's size.
+    """
+    what = "standard input" if path == "-" else f"'{path}'"
     try:
         if path == "-":
             data = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)

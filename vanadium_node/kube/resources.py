@@ -44,6 +44,7 @@ POD: Final = Resource(api_version="v1", kind="Pod", plural="pods")
 SECRET: Final = Resource(api_version="v1", kind="Secret", plural="secrets")
 EVENT: Final = Resource(api_version="v1", kind="Event", plural="events")
 SERVICE: Final = Resource(api_version="v1", kind="Service", plural="services")
+CLAIM: Final = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
 NODE: Final = Resource(api_version="v1", kind="Node", plural="nodes", namespaced=False)
 NAMESPACE: Final = Resource(api_version="v1", kind="Namespace", plural="namespaces", namespaced=False)
 
