@@ -164,7 +164,6 @@ async def test_a_stateful_set_that_stalls_goes_back(site: Site, kubelet: None, a
     assert list(agent.known.values()) == ["one"]
 
 
-@pytest.mark.kubernetes
 async def test_a_secret_that_old_pods_still_use_is_kept(site: Site, agent: Any, said: Any, client: KubeClient) -> None:
     """With OnDelete they change when somebody deletes them; then gc may remove their Secret."""
     manifest = workload("StatefulSet", updateStrategy={"type": "OnDelete"})

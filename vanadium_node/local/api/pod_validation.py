@@ -26,12 +26,12 @@ def duplicates(items: Iterable[Object], key: str, field: str) -> Faults:
         seen.add(value)
 
 
-def pod_spec_faults(spec: Object, field: str) -> Faults:
-    """Find what is wrong with a pod's spec; `field` is where it stands."""
+def pod_spec_faults(spec: Object, field: str, claims: Iterable[str] = ()) -> Faults:
+    """Find what is wrong with a pod's spec; `field` is where it stands, `claims` names volumes that its owner adds."""
     if not spec.get("containers"):
         yield Cause.required(f"{field}.containers")
     volumes = spec.get("volumes") or ()
-    known = frozenset(str(v.get("name")) for v in volumes)
+    known = frozenset(str(v.get("name")) for v in volumes) | frozenset(claims)
     containers = spec.get("containers") or ()
     inits = spec.get("initContainers") or ()
     for kind, group in (("initContainers", inits), ("containers", containers)):

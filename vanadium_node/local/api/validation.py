@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +14,7 @@ from vanadium_node.local.api.errors import Cause
 from vanadium_node.local.api.kinds import ResourceType
 from vanadium_node.local.api.objects import Object, copied
 from vanadium_node.local.api.pod_validation import duplicates, pod_spec_faults
+from vanadium_node.local.api.schedules import schedule_faults
 from vanadium_node.local.api.selectors import LabelSelector
 
 Faults: TypeAlias = Iterator[Cause]
@@ -110,12 +111,13 @@ def _workload(obj: Object, restart_policies: tuple[str, ...] = ("Always",)) -> F
         yield _structured("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     for key, fault in names.label_faults(labels):
         yield Cause.wrong("spec.template.metadata.labels", key, fault)
-    yield from _template(template, "spec.template", restart_policies)
+    claims = [str(c["metadata"].get("name")) for c in spec.get("volumeClaimTemplates") or ()]
+    yield from _template(template, "spec.template", restart_policies, claims)
 
 
-def _template(template: Object, prefix: str, restart_policies: tuple[str, ...]) -> Faults:
+def _template(template: Object, prefix: str, restart_policies: tuple[str, ...], claims: Iterable[str] = ()) -> Faults:
     spec = template.get("spec") or {}
-    yield from pod_spec_faults(spec, f"{prefix}.spec")
+    yield from pod_spec_faults(spec, f"{prefix}.spec", claims)
     policy = spec.get("restartPolicy", "Always")
     if policy not in restart_policies:
         yield Cause.unsupported(f"{prefix}.spec.restartPolicy", policy, restart_policies)
@@ -162,9 +164,8 @@ def _cron_job(obj: Object) -> Faults:
     schedule = str(spec.get("schedule") or "")
     if not schedule:
         yield Cause.required("spec.schedule")
-    elif not schedule.startswith("@") and len(schedule.split()) != 5:
-        found = len(schedule.split())
-        yield Cause.wrong("spec.schedule", schedule, f"expected exactly 5 fields, found {found}: {schedule}")
+    else:
+        yield from schedule_faults(schedule, spec.get("timeZone"))
     policies = ("Allow", "Forbid", "Replace")
     if spec.get("concurrencyPolicy") not in policies:
         yield Cause.unsupported("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies)

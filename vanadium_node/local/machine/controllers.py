@@ -2,7 +2,7 @@
 
 A controller is a synchronous function over the store: nothing happens between what it reads and what it writes, so it
 never meets a conflict. It is called again whenever something it watches has changed; it looks at what is, not at what
-happened. New controllers (stateful sets, daemon sets, jobs) are one such function and a `Controller` around it.
+happened. A new controller is one such function and a `Controller` around it.
 """
 
 from __future__ import annotations

@@ -20,8 +20,11 @@ from vanadium_node.local.machine.addresses import LOOPBACK, Addresses
 from vanadium_node.local.machine.bell import Bell
 from vanadium_node.local.machine.claims import Claims
 from vanadium_node.local.machine.controllers import run_controller
+from vanadium_node.local.machine.cron_jobs import CronJobs
+from vanadium_node.local.machine.daemon_sets import DaemonSets
 from vanadium_node.local.machine.deployments import Deployments
 from vanadium_node.local.machine.endpoints import EndpointsController
+from vanadium_node.local.machine.jobs import Jobs
 from vanadium_node.local.machine.journal import Journal
 from vanadium_node.local.machine.kubelet import Kubelet
 from vanadium_node.local.machine.load_balancers import LoadBalancers
@@ -33,6 +36,7 @@ from vanadium_node.local.machine.proxies import Proxies
 from vanadium_node.local.machine.recorder import Recorder
 from vanadium_node.local.machine.replica_sets import ReplicaSets
 from vanadium_node.local.machine.scheduler import SCHEDULER, Scheduler
+from vanadium_node.local.machine.stateful_sets import StatefulSets
 
 PODS: Final = "p"
 """Directory of the pods' files, which begin and end with them. Short, for the sake of unix sockets in it."""
@@ -79,6 +83,10 @@ async def run_machine(
                 Claims(store, Recorder(store, "persistentvolume-controller"), root / DISKS).controller(),
                 Deployments(store, Recorder(store, "deployment-controller")).controller(),
                 ReplicaSets(store, Recorder(store, "replicaset-controller")).controller(),
+                StatefulSets(store, Recorder(store, "statefulset-controller")).controller(),
+                DaemonSets(store, Recorder(store, "daemonset-controller")).controller(),
+                Jobs(store, Recorder(store, "job-controller")).controller(),
+                CronJobs(store, Recorder(store, "cronjob-controller")).controller(),
                 EndpointsController(store).controller(),
                 LoadBalancers(store, Recorder(store, "service-controller"), addresses).controller(),
             ):

@@ -49,13 +49,13 @@ def least_wanted_first(pod: Object) -> tuple[bool, int, bool, tuple[int, ...]]:
     return bool(pod["spec"].get("nodeName")), order.get(phase(pod), 2), is_ready(pod), age
 
 
-def from_template(owner: Object) -> Object:
-    """Return a pod made from an owner's template, named after it and controlled by it."""
-    template = owner["spec"]["template"]
+def from_template(owner: Object, template: Object | None = None, *, name: str = "") -> Object:
+    """Return a pod made from an owner's template, or another one, controlled by the owner and named after it if not otherwise."""
+    template = owner["spec"]["template"] if template is None else template
     metadata = template.get("metadata") or {}
     pod: Object = {
         "metadata": {
-            "generateName": f"{owner['metadata']['name']}-",
+            **({"name": name} if name else {"generateName": f"{owner['metadata']['name']}-"}),
             "namespace": owner["metadata"]["namespace"],
             "ownerReferences": [reference_to(owner)],
         },
