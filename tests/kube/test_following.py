@@ -9,6 +9,7 @@ import trio
 
 from vanadium_node.errors import KubernetesError
 from vanadium_node.kube.client import KubeClient
+from vanadium_node.kube.display import lines
 from vanadium_node.kube.following import ROLLOUT_FAILED, follow_rollout
 from vanadium_node.kube.resources import DEPLOYMENT, POD, Manifest, name_of
 from vanadium_node.kube.rollout import Objects, problems
@@ -18,6 +19,7 @@ LONG = timedelta(seconds=120)
 """More than any of this takes on a machine that does other things too: it ends a test that hangs, and measures nothing."""
 
 LONG_SECONDS = LONG.total_seconds()
+SILENT = lines(lambda _: None)
 
 
 async def pods(client: KubeClient, count: int) -> tuple[Manifest, ...]:
@@ -56,20 +58,22 @@ def waiting(reason: str, message: str, restarts: int = 0) -> dict[str, Any]:
 
 async def test_until_all_replicas_are_available(client: KubeClient, deployment: dict[str, Any]) -> None:
     """Each change of the counts is reported once, and the last line says that all are there."""
-    lines: list[str] = []
+    said: list[str] = []
     deployment["spec"]["replicas"] = 2
     stored = await client.create(DEPLOYMENT, client.namespace, deployment)
     with trio.fail_after(LONG_SECONDS):
         async with trio.open_nursery() as nursery:
 
             async def follow() -> None:
-                await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lines.append)
+                await follow_rollout(client, client.namespace, stored, timeout=LONG, display=lines(said.append))
 
             nursery.start_soon(follow)
             for pod in await pods(client, 2):
                 await set_status(client, pod, READY)
-    assert lines[-1] == "Deployment fortuned: generation 1, desired 2, current 2, updated 2, available 2"
-    assert len(lines) == len(set(lines))
+    assert said[-1] == "Deployment fortuned: generation 1, desired 2, current 2, updated 2, available 2"
+    assert len(said) == len(set(said))
+    states = [line.partition(": ")[2] for line in said if line.startswith("  pod fortuned-")]
+    assert states.count("Pending, 0/1 ready") == states.count("Running, 0/1 ready") == 2
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ async def test_failure_is_early_and_names_the_pod(
     [pod] = await pods(client, 1)
     await set_status(client, pod, status)
     with trio.fail_after(LONG_SECONDS), pytest.raises(KubernetesError) as caught:
-        await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lambda _: None)
+        await follow_rollout(client, client.namespace, stored, timeout=LONG, display=SILENT)
     assert caught.value.reason == ROLLOUT_FAILED
     assert f"container 'fortuned' of pod {name_of(pod)} {says}" in str(caught.value)
     assert caught.value.hint
@@ -98,7 +102,7 @@ async def test_no_progress_for_too_long(client: KubeClient, deployment: dict[str
     stored = await client.create(DEPLOYMENT, client.namespace, deployment)
     await pods(client, 1)
     with pytest.raises(KubernetesError, match=r"made no progress for 5 s: pod fortuned-.* is Pending and not ready"):
-        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=5), report=lambda _: None)
+        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=5), display=SILENT)
 
 
 async def test_a_deployment_that_is_deleted_meanwhile(client: KubeClient, deployment: dict[str, Any]) -> None:
@@ -106,7 +110,7 @@ async def test_a_deployment_that_is_deleted_meanwhile(client: KubeClient, deploy
     stored = await client.create(DEPLOYMENT, client.namespace, deployment)
     await client.delete(DEPLOYMENT, client.namespace, "fortuned")
     with pytest.raises(KubernetesError, match="was deleted"):
-        await follow_rollout(client, client.namespace, stored, timeout=LONG, report=lambda _: None)
+        await follow_rollout(client, client.namespace, stored, timeout=LONG, display=SILENT)
 
 
 async def test_quota(client: KubeClient, deployment: dict[str, Any]) -> None:
@@ -131,4 +135,4 @@ async def test_quota(client: KubeClient, deployment: dict[str, Any]) -> None:
             await trio.sleep(0.05)
             seen = await client.get(DEPLOYMENT, client.namespace, "fortuned")
     with pytest.raises(KubernetesError, match=r"may not be created .*exceeded quota"):
-        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=3), report=lambda _: None)
+        await follow_rollout(client, client.namespace, stored, timeout=timedelta(seconds=3), display=SILENT)

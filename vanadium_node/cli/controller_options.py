@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vanadium_node.controller.remote_agent import RemoteClusterAgent
     from vanadium_node.controller.settings import Settings
     from vanadium_node.controller.site import Site
+    from vanadium_node.kube.display import Display, Show
     from vanadium_node.kube.manifest import Application
     from vanadium_node.kube.resources import Manifest
     from vanadium_node.security.principal import Principal
@@ -94,7 +96,7 @@ class Options:
 
         settings = self.settings()
         async with chosen_cluster(self.choice(), settings, note) as target, open_client(target.access) as client:
-            yield Site(client=client, settings=settings, report=note, warn=warn)
+            yield Site(client=client, settings=settings, report=note, warn=warn, rollouts=rollouts_on_terminal())
 
     def principal(self) -> AbstractAsyncContextManager[Principal]:
         """Open the caller's principal."""
@@ -125,6 +127,21 @@ class Options:
         async with self.principal() as principal:
             roots = root_blessings(own_blessings(principal, base_blessings))
         return Identity(extension=extension, root_blessings=roots)
+
+
+def rollouts_on_terminal() -> Display | None:
+    """Return how a person at a terminal is shown rollouts; None where nobody looks: lines of text do then."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+
+    def display() -> AbstractContextManager[Show]:
+        from rich.console import Console
+
+        from vanadium_node.cli.rollout_view import live_display
+
+        return live_display(Console(stderr=True, highlight=False))()
+
+    return display
 
 
 def application_in(filename: str, *, is_used: bool = True) -> Application:

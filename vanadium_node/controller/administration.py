@@ -110,7 +110,9 @@ class Administration:
 
     async def _follow(self, stored: Manifest) -> None:
         if self.wait is not None:
-            await follow_rollout(self.site.client, self._namespace, stored, timeout=self.wait, report=self.site.report)
+            await follow_rollout(
+                self.site.client, self._namespace, stored, timeout=self.wait, display=self.site.display
+            )
 
     async def _make_namespace(self) -> None:
         """Make the namespace if it is missing. It is not taken back: deleting one deletes what others put there meanwhile."""

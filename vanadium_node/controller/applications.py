@@ -206,7 +206,7 @@ class Applications:
         for target, made in zip(targets, stored, strict=True):
             workload = {**made, "kind": target.resource.kind, "apiVersion": target.resource.api_version}
             await follow_rollout(
-                self.site.client, target.namespace, workload, timeout=self.wait, report=self.site.report
+                self.site.client, target.namespace, workload, timeout=self.wait, display=self.site.display
             )
 
     async def _roll_back(self, target: _Target, previous: Manifest, operation: str) -> None:

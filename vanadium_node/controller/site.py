@@ -6,6 +6,7 @@ from typing import Protocol
 
 from vanadium_node.controller.settings import Settings
 from vanadium_node.kube.client import KubeClient
+from vanadium_node.kube.display import Display, lines
 
 
 class ClusterAgent(Protocol):
@@ -31,3 +32,10 @@ class Site:
     """Takes a line of progress."""
     warn: Callable[[str], None]
     """Takes a sentence to look at."""
+    rollouts: Display | None = None
+    """Shows rollouts; without it they are reported line by line."""
+
+    @property
+    def display(self) -> Display:
+        """How rollouts are shown."""
+        return self.rollouts or lines(self.report)

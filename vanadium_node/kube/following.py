@@ -1,6 +1,6 @@
 """Following a workload's rollout on a cluster until it is done, fails, or makes no progress for too long."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -9,6 +9,7 @@ import trio
 
 from vanadium_node.errors import KubernetesError, clip
 from vanadium_node.kube.client import KubeClient
+from vanadium_node.kube.display import Display, Show
 from vanadium_node.kube.resources import EVENT, POD, REPLICA_SET, Manifest, Resource, name_of, uid_of
 from vanadium_node.kube.rollout import NEXT_STEPS, Objects, Problem, label_selector, problems, unready
 from vanadium_node.kube.watch import Scope, Snapshot, following
@@ -69,9 +70,9 @@ async def follow_rollout(
     workload: Manifest,
     *,
     timeout: timedelta,
-    report: Callable[[str], None],
+    display: Display,
 ) -> None:
-    """Wait until the workload, given as stored, is rolled out; `report` gets a line each time the counts change.
+    """Wait until the workload, given as stored, is rolled out, and show it meanwhile.
 
     Raises:
         KubernetesError: with the reason `RolloutFailed` when it failed or made no progress for `timeout`; the sentence names
@@ -79,7 +80,8 @@ async def follow_rollout(
     """
     view = _View(objects=Objects(kind=str(workload["kind"]), workload=workload))
     async with following(client, _scopes(namespace, workload)) as changes:
-        failure = await _observe(view, changes, timeout, report)
+        with display() as show:
+            failure = await _observe(view, changes, timeout, show)
     if isinstance(failure, Problem):
         words = await _last_lines(client, namespace, failure)
         raise KubernetesError(
@@ -116,17 +118,14 @@ async def _observe(
     view: _View,
     changes: trio.MemoryReceiveChannel[Snapshot | KubernetesError],
     timeout: timedelta,
-    report: Callable[[str], None],
+    show: Show,
 ) -> Problem | KubernetesError | None:
     """Return what made the rollout fail, None when it is complete."""
     progress = view.objects.progress
     best = progress.marks
-    last_line = ""
     deadline = trio.current_time() + timeout.total_seconds()
     while True:
-        if str(progress) != last_line:
-            last_line = str(progress)
-            report(last_line)
+        show(view.objects)
         if progress.is_complete:
             return None
         standing = view.problems()
