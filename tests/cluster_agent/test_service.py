@@ -8,10 +8,10 @@ from agent_parties import START, default_of, new_root
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vanadium_node.cluster_agent.service import expiry_caveat, extension_of
+from vanadium_node.cluster_agent.service import PAGE, expiry_caveat, extension_of
 from vanadium_node.errors import CallError, ErrorCode, NotTrustedError, StorageError
 from vanadium_node.rpc import connect
-from vanadium_node.secret_store import SecretStore
+from vanadium_node.secret_store import KnownSecret, SecretStore, key_of_secret
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import KeyType, PrivateKey
 from vanadium_node.security.pattern import check_extension
@@ -49,10 +49,32 @@ async def test_only_administrators_make_and_forget_secrets(cluster: Any) -> None
     async with cluster.running():
         for principal, presented in ((cluster.bob, "presented root:bob"), (stranger, "rejected: stranger")):
             async with cluster.calling(principal) as client:
-                for method, *arguments in (("NewSecret",), ("ForgetSecret", "x")):
+                for method, *arguments in (("NewSecret",), ("ForgetSecret", "x"), ("ListSecrets",)):
                     with pytest.raises(CallError, match=f"{presented}.*none has the right Admin") as refused:
                         await client.call(method, *arguments, granted=None)
                     assert refused.value.code is ErrorCode.NO_ACCESS
+
+
+async def test_what_is_known_about_secrets(cluster: Any) -> None:
+    """Names, times and use of each, in more than one page; found by the hash of the secret, which nobody is told."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
+    async with cluster.running(), cluster.calling(cluster.alice) as client:
+        async with client.stream("ListSecrets", returns=KnownSecret) as none:
+            assert [known async for known in none] == []
+        secrets = [await cluster.new_secret() for _ in range(PAGE + 1)]
+        limited = await cluster.new_secret(Caveat.expiry(end))
+        for secret in (secrets[0], limited):
+            await cluster.seek(secret, await cluster.replica())
+        async with client.stream("ListSecrets", returns=KnownSecret) as found:
+            known = {one.key: one async for one in found}
+    assert set(known) == {key_of_secret(secret) for secret in (*secrets, limited)}
+    used, unused, ending = (known[key_of_secret(secret)] for secret in (*secrets[:2], limited))
+    assert (unused.names, unused.created_by) == (("root:alice:foo",), "root:alice")
+    assert (unused.uses, unused.last_used, unused.replicas_until, unused.expires) == (0, None, None, None)
+    assert used.uses == 1
+    assert used.last_used is not None
+    assert used.replicas_until == used.last_used + timedelta(hours=1)
+    assert ending.expires == ending.replicas_until == end
 
 
 async def test_a_secret_needs_blessings_for_the_agents_key(cluster: Any) -> None:

@@ -3,15 +3,18 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from agent_parties import START
 from hand_kubelet import hand_kubelet
 
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
 from vanadium_node.errors import UnreachableError
 from vanadium_node.kube.client import KubeClient
+from vanadium_node.secret_store import KnownSecret, key_of_secret
 
 DOCUMENT: dict[str, Any] = {
     "clusterAgent": {
@@ -22,6 +25,20 @@ DOCUMENT: dict[str, Any] = {
     },
     "podAgent": {"image": "example.org/vanadium-node:1"},
 }
+
+
+def known(secret: str, extension: str) -> KnownSecret:
+    """What a cluster agent would tell of a secret that was used once."""
+    return KnownSecret(
+        key=key_of_secret(secret),
+        names=(f"test-root:{extension}",),
+        created=START,
+        created_by="test-root",
+        expires=None,
+        uses=1,
+        last_used=START,
+        replicas_until=START + timedelta(hours=24),
+    )
 
 
 @dataclass
@@ -47,6 +64,10 @@ class CountingAgent:
     async def forget_secret(self, secret: str) -> None:
         await self._called("forget_secret")
         self.known.pop(secret, None)
+
+    async def secrets(self) -> dict[bytes, KnownSecret]:
+        await self._called("secrets")
+        return {key_of_secret(secret): known(secret, extension) for secret, extension in self.known.items()}
 
     async def check(self) -> None:
         await self._called("check")

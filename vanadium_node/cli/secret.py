@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from vanadium_node.agent import open_principal
-from vanadium_node.cli.output import emit, run_async
+from vanadium_node.cli.output import emit, emit_json, run_async
 from vanadium_node.controller.identity import own_blessings
 from vanadium_node.errors import InputError
 from vanadium_node.rpc import connect
+from vanadium_node.secret_store import KnownSecret
 from vanadium_node.secret_store.store import MAX_SECRET_CHARACTERS
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
@@ -58,6 +59,49 @@ async def forget(target: tuple[str, Path | None], secret: str) -> None:
     known = _secret(secret)
     async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
         await client.call("ForgetSecret", known, returns=type(None))
+
+
+@command.command("list")
+@click.option("--json", "is_json", is_flag=True, help="Print all that is known, as JSON.")
+@click.pass_obj
+@run_async
+async def list_secrets(target: tuple[str, Path | None], is_json: bool) -> None:
+    """Print what each secret stands for, and who made it when; the secrets themselves nobody knows."""
+    agent, credentials = target
+    async with (
+        open_principal(credentials=credentials) as principal,
+        connect(agent, principal) as client,
+        client.stream("ListSecrets", returns=KnownSecret, result=None) as stream,
+    ):
+        found = [known async for known in stream]
+    found.sort(key=lambda known: (known.names, known.created))
+    if is_json:
+        emit_json([to_json(known) for known in found])
+        return
+    for known in found:
+        made = f"made {known.created:%Y-%m-%d %H:%M:%S} by {known.created_by}"
+        used = (
+            "never used"
+            if known.last_used is None
+            else f"used {known.uses} times, last {known.last_used:%Y-%m-%d %H:%M:%S}"
+        )
+        emit(f"{', '.join(known.names)}: {made}, {used}")
+
+
+def to_json(known: KnownSecret) -> dict[str, object]:
+    """Return a secret's record for machines; times are in ISO 8601."""
+    values = {name: getattr(known, name) for name in ("created", "expires", "last_used", "replicas_until")}
+    times = {name: None if time is None else time.isoformat() for name, time in values.items()}
+    return {
+        "key": known.key.hex(),
+        "names": list(known.names),
+        "createdBy": known.created_by,
+        "created": times["created"],
+        "expires": times["expires"],
+        "uses": known.uses,
+        "lastUsed": times["last_used"],
+        "replicasUntil": times["replicas_until"],
+    }
 
 
 @command.command()

@@ -2,7 +2,7 @@
 
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from vanadium_node.claim import Claimable, Ownership
 from vanadium_node.errors import CallError, ErrorCode, InputError, StorageError
 from vanadium_node.rpc import Call, Service, Tag, method
-from vanadium_node.secret_store import SecretStore
+from vanadium_node.secret_store import KnownSecret, SecretStore, StoredSecret
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.authorization import (
     AuthorizationRequest,
@@ -21,6 +21,9 @@ from vanadium_node.security.authorization import (
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.pattern import Pattern
+
+PAGE: Final = 64
+"""Secrets that are read at a time while they are listed: each is checked, and other calls run in between."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -73,11 +76,14 @@ class ClusterAgent(Service):
 
 
 class ClusterAgentAdmin(Service):
-    """ClusterAgentAdmin makes and forgets the secrets of applications."""
+    """ClusterAgentAdmin makes, lists and forgets the secrets of applications."""
 
-    def __init__(self, ownership: Ownership, store: SecretStore, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, ownership: Ownership, store: SecretStore, *, ttl: timedelta | None, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._ownership = ownership
         self._store = store
+        self._ttl = ttl
         self._now = now
 
     @method(tag=Tag.ADMIN)
@@ -102,6 +108,27 @@ class ClusterAgentAdmin(Service):
         await self._store.forget(secret)
         _log.info("forgot a secret, by %s", ", ".join(call.peer.names))
 
+    @method(tag=Tag.ADMIN)
+    async def list_secrets(self, call: Call) -> AsyncIterator[KnownSecret]:
+        """Returns what is known about each secret, in the order of their hashes; the secrets themselves nobody knows."""
+        after = b""
+        while page := self._store.page(after, PAGE):
+            for after, stored in page:
+                yield self._known(after, stored)
+
+    def _known(self, key: bytes, stored: StoredSecret) -> KnownSecret:
+        expiry, used = stored.blessings.expiry, stored.last_used
+        return KnownSecret(
+            key=key,
+            names=stored.blessings.names,
+            created=stored.created,
+            created_by=stored.created_by,
+            expires=expiry,
+            uses=stored.uses,
+            last_used=used,
+            replicas_until=None if used is None else replicas_end(used, self._ttl, expiry),
+        )
+
 
 class ClusterAgentObject(Claimable, ClusterAgent, ClusterAgentAdmin):
     """All that a cluster agent serves, on one object."""
@@ -119,7 +146,7 @@ class ClusterAgentObject(Claimable, ClusterAgent, ClusterAgentAdmin):
     ) -> None:
         Claimable.__init__(self, ownership, claimer=claimer, token=token, permissions=permissions)
         ClusterAgent.__init__(self, ownership, store, ttl=ttl, now=now)
-        ClusterAgentAdmin.__init__(self, ownership, store, now=now)
+        ClusterAgentAdmin.__init__(self, ownership, store, ttl=ttl, now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,5 +176,10 @@ def extension_of(address: str) -> str:
 
 def expiry_caveat(now: datetime, ttl: timedelta | None, granted_until: datetime | None) -> Caveat:
     """Return the caveat of a replica's blessings: the agent's lifetime for them, never beyond what was granted."""
-    ends = [end for end in (now + ttl if ttl else None, granted_until) if end is not None]
-    return Caveat.expiry(min(ends)) if ends else Caveat.unconstrained()
+    end = replicas_end(now, ttl, granted_until)
+    return Caveat.unconstrained() if end is None else Caveat.expiry(end)
+
+
+def replicas_end(given: datetime, ttl: timedelta | None, granted_until: datetime | None) -> datetime | None:
+    """Return when blessings end that a replica was given at that time, None where they do not."""
+    return min((end for end in (given + ttl if ttl else None, granted_until) if end is not None), default=None)

@@ -1,15 +1,17 @@
 """The cluster agent over RPC: who it is is checked before anything is shown or asked, and secrets only pass through."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, TypeVar
 
-from vanadium_node.controller.endpoint import find_cluster_agent
+from vanadium_node.controller.endpoint import ADDRESS_PATIENCE, find_cluster_agent
 from vanadium_node.controller.identity import named, own_blessings
 from vanadium_node.controller.site import Site
 from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, UnreachableError, VanadiumError
 from vanadium_node.rpc import Client, connect
+from vanadium_node.secret_store import KnownSecret
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.principal import Principal
@@ -31,6 +33,8 @@ class RemoteClusterAgent:
     open_principal: OpenPrincipal
     address: str | None = None
     base_blessings: str | None = None
+    patience: timedelta = ADDRESS_PATIENCE
+    """How long to wait for the address of a load balancer."""
 
     async def new_secret(self, extension: str) -> str:
         """Grant the caller's blessings, extended by `extension`, and return the secret that stands for them.
@@ -62,6 +66,19 @@ class RemoteClusterAgent:
             pass
 
         await self._asked(ask)
+
+    async def secrets(self) -> Mapping[bytes, KnownSecret]:
+        """Return what the agent knows about each of its secrets, by their hashes.
+
+        Raises:
+            VanadiumError: the agent is not there, not claimed, not who it should be, or does not tell the caller.
+        """
+
+        async def ask(client: Client, _: Principal) -> Mapping[bytes, KnownSecret]:
+            async with client.stream("ListSecrets", returns=KnownSecret, result=None) as found:
+                return {known.key: known async for known in found}
+
+        return await self._asked(ask)
 
     async def claim(self, *, fingerprint: str | None = None, token: str = "") -> str:
         """Give an unclaimed agent its blessing of the settings, and return that.
@@ -108,7 +125,7 @@ class RemoteClusterAgent:
         """Connect, ask, and return the answer. Only an agent that is to be claimed need not prove its name."""
         settings = self.site.settings.cluster_agent
         endpoint = self.address or await find_cluster_agent(
-            self.site.client, settings.namespace, report=self.site.report
+            self.site.client, settings.namespace, report=self.site.report, patience=self.patience
         )
         name = f"/{endpoint}" if is_unclaimed else f"/({settings.blessing})@{endpoint}"
         outcome: T | VanadiumError

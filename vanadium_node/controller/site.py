@@ -1,12 +1,13 @@
 """What every command of the controller works with: the cluster, the settings, the cluster agent, and the user's ear."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from vanadium_node.controller.settings import Settings
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.display import Display, lines
+from vanadium_node.secret_store import KnownSecret
 
 
 class ClusterAgent(Protocol):
@@ -17,6 +18,9 @@ class ClusterAgent(Protocol):
 
     async def forget_secret(self, secret: str) -> None:
         """Make the secret worthless; one that is unknown is no error."""
+
+    async def secrets(self) -> Mapping[bytes, KnownSecret]:
+        """Return what it knows about each of its secrets, by their hashes."""
 
     async def check(self) -> None:
         """Make sure that it is there, claimed, and who it should be."""

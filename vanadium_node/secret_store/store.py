@@ -1,9 +1,8 @@
 """Secrets and the blessings behind them. Only a hash of a secret is stored, so the database gives nothing away."""
 
-import hashlib
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Final
 
 from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, StorageError
+from vanadium_node.secret_store.known import key_of_secret
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.storage.sqlite import Database, open_database
 
@@ -45,7 +45,7 @@ class SecretStore:
             StorageError: it could not be stored.
         """
         secret = cbor.text(secrets.token_bytes(SECRET_BYTES))
-        row = (_key(secret), blessings.encode(), str(blessings), created_by, _seconds(now))
+        row = (key_of_secret(secret), blessings.encode(), str(blessings), created_by, _seconds(now))
         await self._database.write(
             lambda db: _execute(
                 db, "INSERT INTO secrets (key, blessings, name, created_by, created) VALUES (?, ?, ?, ?, ?)", row
@@ -59,7 +59,7 @@ class SecretStore:
         Raises:
             StorageError: it could not be forgotten.
         """
-        key = _key(secret)
+        key = key_of_secret(secret)
         await self._database.write(lambda db: _execute(db, "DELETE FROM secrets WHERE key = ?", (key,)))
 
     def find(self, secret: str) -> StoredSecret | None:
@@ -70,27 +70,18 @@ class SecretStore:
         """
         if len(secret) > MAX_SECRET_CHARACTERS:
             return None
-        query = "SELECT blessings, created, created_by, uses, last_used FROM secrets WHERE key = ?"
-        rows = self._database.read(query, (_key(secret),))
-        if not rows:
-            return None
-        match rows[0]:
-            case (bytes(blessings), int(created), str(created_by), int(uses), (int() | None) as last_used):
-                pass
-            case _:
-                raise StorageError("the record of a secret is damaged", hint="forget the secret, and make a new one")
-        try:
-            return StoredSecret(
-                blessings=Blessings.decode(blessings),
-                created=_time(created),
-                created_by=created_by,
-                uses=uses,
-                last_used=None if last_used is None else _time(last_used),
-            )
-        except (DecodeError, OverflowError) as error:
-            raise StorageError(
-                f"the record of a secret is damaged: {error}", hint="forget the secret, and make a new one"
-            ) from error
+        rows = self._database.read(f"SELECT {_COLUMNS} FROM secrets WHERE key = ?", (key_of_secret(secret),))  # noqa: S608
+        return _stored(rows[0]) if rows else None
+
+    def page(self, after: bytes, size: int) -> list[tuple[bytes, StoredSecret]]:
+        """Return up to `size` secrets, by their hashes, that come after the one given (`b""`: the first).
+
+        Raises:
+            StorageError: the database cannot be read, or a record is damaged.
+        """
+        query = f"SELECT key, {_COLUMNS} FROM secrets WHERE key > ? ORDER BY key LIMIT ?"  # noqa: S608
+        rows = self._database.read(query, (after, size))
+        return [(key, _stored(row)) for key, *row in rows if isinstance(key, bytes)]
 
     async def record_use(self, secret: str, *, now: datetime) -> None:
         """Count one use of a secret.
@@ -98,7 +89,7 @@ class SecretStore:
         Raises:
             StorageError: it could not be stored.
         """
-        row = (_seconds(now), _key(secret))
+        row = (_seconds(now), key_of_secret(secret))
         await self._database.write(
             lambda db: _execute(db, "UPDATE secrets SET uses = uses + 1, last_used = ? WHERE key = ?", row)
         )
@@ -127,6 +118,7 @@ def _first_schema(db: sqlite3.Connection) -> None:
     )
 
 
+_COLUMNS: Final = "blessings, created, created_by, uses, last_used"
 _MIGRATIONS: Final = (_first_schema,)
 
 
@@ -134,9 +126,25 @@ def _execute(db: sqlite3.Connection, statement: str, row: tuple[object, ...]) ->
     db.execute(statement, row)
 
 
-def _key(secret: str) -> bytes:
-    """Return what a secret is found by; looking a hash up shows nothing about how near a guess was."""
-    return hashlib.sha256(secret.encode(errors="replace")).digest()
+def _stored(row: Sequence[object]) -> StoredSecret:
+    """Read a row of `_COLUMNS`."""
+    match row:
+        case (bytes(blessings), int(created), str(created_by), int(uses), (int() | None) as last_used):
+            pass
+        case _:
+            raise StorageError("the record of a secret is damaged", hint="forget the secret, and make a new one")
+    try:
+        return StoredSecret(
+            blessings=Blessings.decode(blessings),
+            created=_time(created),
+            created_by=created_by,
+            uses=uses,
+            last_used=None if last_used is None else _time(last_used),
+        )
+    except (DecodeError, OverflowError) as error:
+        raise StorageError(
+            f"the record of a secret is damaged: {error}", hint="forget the secret, and make a new one"
+        ) from error
 
 
 def _seconds(time: datetime) -> int:
