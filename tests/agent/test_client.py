@@ -1,16 +1,20 @@
 """Programs that act through an agent: they never see the key, and outlive the agent."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import trio
 from agent_parties import bless, blessed, default_of, eventually, new_root
 
+from vanadium_node import cbor
 from vanadium_node.agent.client import AgentSigner
 from vanadium_node.errors import CallError, UnreachableError
 from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
+from vanadium_node.security.authorization import everyone
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.cose import SignatureType, verify_signed
+from vanadium_node.security.discharge import ThirdParty
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import Principal
 
@@ -152,3 +156,32 @@ async def hold(
         async with agents.serving(principal):
             task_status.started(scope)
             await trio.sleep_forever()
+
+
+async def test_clients_share_the_discharges_that_one_fetched(agents: Any, replica: Principal, root: Principal) -> None:
+    """Each program keeps what it fetched, and the agent keeps it for the next."""
+    asked: list[str] = []
+
+    class Agreeing(Service):
+        """Discharges everything."""
+
+        @method(tag=Tag.RESOLVE)
+        async def discharge(self, call: Call, caveat: bytes, server: list[str], name: str, arguments: bytes) -> bytes:
+            """Returns a discharge."""
+            asked.append(name)
+            wanted = Caveat.decode(cbor.decode(caveat, max_bytes=10_000))
+            return (await root.mint_discharge(wanted, [Caveat.expiry(datetime.now(UTC) + timedelta(hours=1))])).encoded
+
+    async with (
+        serve(Agreeing(), root, listen=["127.0.0.1:0"], authorizer=everyone) as discharger,
+        serve(Greeter(), root, listen=["127.0.0.1:0"]) as other,
+        agents.serving(replica),
+    ):
+        caveat = ThirdParty(
+            nonce=bytes(16), discharger_key=root.public_key, location=f"/{discharger.addresses[0]}", caveats=()
+        ).to_caveat()
+        await replica.adopt(await bless(root, replica, "replica", caveat))
+        for _ in range(2):
+            async with agents.acting() as acting, connect(f"/(root)@{other.addresses[0]}", acting) as client:
+                assert await client.call("Greet", returns=list[str]) == ["root:replica"]
+    assert asked == [""]

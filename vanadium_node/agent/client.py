@@ -10,11 +10,13 @@ from typing import Final, TypeVar
 
 import trio
 
+from vanadium_node import cbor
 from vanadium_node.agent.state import AgentState
 from vanadium_node.errors import CallError, DecodeError, ErrorCode, PeerError, UnreachableError
 from vanadium_node.rpc import Client, connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
+from vanadium_node.security.discharge import Discharge, ThirdParty
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import EVERYBODY, Principal
@@ -101,6 +103,17 @@ class AgentPrincipal(Principal):
         """Take over what the agent serves now, a new key included."""
         self._signer = AgentSigner(self._connection, state.public_key)
         self.store, self.roots = state.store, state.roots
+
+    async def shared_discharge(self, third_party: ThirdParty) -> Discharge | None:
+        """Return the discharge that another client of the agent has fetched."""
+        caveat = cbor.encode(third_party.to_caveat().to_value())
+        found: bytes | None = await self._connection.call("BlessingStoreDischarge", caveat, returns=bytes | None)  # type: ignore[arg-type]
+        return None if found is None else Discharge.decode(found)
+
+    async def share_discharge(self, third_party: ThirdParty, discharge: Discharge) -> None:
+        """Give a discharge to the agent's other clients."""
+        caveat = cbor.encode(third_party.to_caveat().to_value())
+        await self._connection.call("BlessingStoreCacheDischarge", caveat, discharge.encoded, returns=type(None))
 
     async def set_default(self, blessings: Blessings | None) -> None:
         """Choose what to show as a server, at the agent."""

@@ -15,6 +15,7 @@ ROLES: Final[Mapping[str, str]] = {
     "cluster-agent": "Keep the applications' blessings and give each replica its own.",
     "pod-agent": "Get a replica's blessings and serve them to the pod's containers.",
     "controller": "Start, update and stop applications on Kubernetes.",
+    "discharger": "Say whether third-party caveats hold, so that blessings can be revoked within seconds.",
 }
 TOOLS: Final[Mapping[str, str]] = {
     "principal": "Create and inspect principals, blessings, roots and stores.",

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vanadium_node.cli.output import emit, note, run_async
+from vanadium_node.cli.principal_caveats import CAVEATS, TEMPLATES, caveats_from, confirmed
 from vanadium_node.cli.principal_input import (
-    CAVEATS,
-    TEMPLATES,
     ask_new_passphrase,
-    caveats_from,
-    confirmed,
     default_name,
     own_principal,
     read_blessings,

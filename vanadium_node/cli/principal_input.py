@@ -1,4 +1,4 @@
-"""What the `principal` commands take: the own principal, files that hold keys or blessings, caveats in words."""
+"""What the `principal` commands take: the own principal, files that hold keys or blessings."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vanadium_node.agent import open_principal
 from vanadium_node.cli.output import note, warn
-from vanadium_node.config import parse_duration
-from vanadium_node.errors import DecodeError, InputError, UsageError, clip
-from vanadium_node.security.access import Tag
+from vanadium_node.errors import DecodeError, InputError, UsageError
 from vanadium_node.security.blessing import MAX_ENCODED_BYTES, Blessings
-from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.storage.credentials import CredentialsDirectory
 from vanadium_node.storage.files import read_limited
@@ -28,11 +24,6 @@ if TYPE_CHECKING:
 AGENT_SECONDS: Final = 5.0
 MAX_TEXT_BYTES: Final = 2 * MAX_ENCODED_BYTES
 STDIN: Final = "-"
-
-CAVEATS: Final = (
-    "expiry:TIME, not-before:TIME, method:NAME,…, peer:PATTERN,…, tag:TAG,…, address:CIDR,…, const:true|false"
-)
-TEMPLATES: Final = "read-only, one-hour, only-to:PATTERN, one-method:NAME"
 
 
 @asynccontextmanager
@@ -105,78 +96,9 @@ def read_key(who: str) -> PublicKey:
         ) from error
 
 
-def caveats_from(lifetime: str | None, words: tuple[str, ...], templates: tuple[str, ...] = ()) -> list[Caveat]:
-    """Return the caveats that `--for`, `--caveat` and `--template` ask for."""
-    caveats = [*map(parse_caveat, words), *map(parse_template, templates)]
-    if lifetime is not None:
-        duration = parse_duration(lifetime)
-        if duration <= timedelta(0):
-            raise InputError("--for wants a duration longer than none", hint="write it like 90s, 10m, 24h or 7d")
-        caveats.append(Caveat.expiry(datetime.now(UTC) + duration))
-    return caveats
-
-
-def confirmed(caveats: list[Caveat], require_caveats: bool) -> list[Caveat]:
-    """Return the caveats; where there are none, the explicit unconstrained one, once the user has said `yes` to it."""
-    if caveats:
-        return caveats
-    if require_caveats:
-        warn("No caveats provided")
-        note("Bless without any caveat? Type yes to do so:")
-        if sys.stdin.readline().strip() not in ("yes", "YES"):
-            raise InputError("nothing was blessed", hint="give --for DURATION or --caveat, or answer yes")
-    return [Caveat.unconstrained()]
-
-
-def parse_caveat(word: str) -> Caveat:
-    """Read a caveat as `NAME:VALUE`."""
-    name, separator, value = word.partition(":")
-    values = [part for part in value.split(",") if part]
-    makers = {
-        "method": Caveat.method,
-        "peer": Caveat.peer_blessings,
-        "tag": Caveat.access_tag,
-        "address": Caveat.peer_address,
-    }
-    if separator and values:
-        if name in makers:
-            return makers[name](*values)
-        if name == "expiry":
-            return Caveat.expiry(_time(value))
-        if name == "not-before":
-            return Caveat.not_before(_time(value))
-        if name == "const" and value in ("true", "false"):
-            return Caveat.const(value == "true")
-    raise InputError(f"'{clip(word, 80)}' is not a caveat", hint=f"write one of {CAVEATS}")
-
-
-def parse_template(word: str) -> Caveat:
-    """Read a caveat in the words of people: `read-only`, `one-hour`, `only-to:PATTERN`, `one-method:NAME`."""
-    name, separator, value = word.partition(":")
-    match name, bool(separator), value:
-        case "read-only", False, _:
-            return Caveat.access_tag(Tag.READ, Tag.RESOLVE)
-        case "one-hour", False, _:
-            return Caveat.expiry(datetime.now(UTC) + timedelta(hours=1))
-        case "only-to", True, pattern if pattern:
-            return Caveat.peer_blessings(pattern)
-        case "one-method", True, method if method:
-            return Caveat.method(method)
-        case _:
-            raise InputError(f"'{clip(word, 80)}' is not a template", hint=f"write one of {TEMPLATES}")
-
-
 def default_name() -> str:
     """Return the name of a self-blessing that was given none: who and where."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"'{clip(text, 40)}' is not a time", hint="write it like 2026-11-23T10:00:00Z") from error
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _title(source: str) -> str:

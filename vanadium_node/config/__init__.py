@@ -5,10 +5,11 @@ Nothing here opens a socket, reads a key or knows a command line library: text g
 
 from vanadium_node.config.duration import format_duration, parse_duration
 from vanadium_node.config.loading import Setting, load, settings_of, to_toml
-from vanadium_node.config.roles import ClusterAgentSettings, PodAgentSettings
+from vanadium_node.config.roles import ClusterAgentSettings, DischargerSettings, PodAgentSettings
 
 __all__ = [
     "ClusterAgentSettings",
+    "DischargerSettings",
     "PodAgentSettings",
     "Setting",
     "format_duration",

@@ -12,9 +12,10 @@ from vanadium_node.config.loading import setting
 from vanadium_node.errors import ConfigurationError
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.blessing import Blessings
-from vanadium_node.security.pattern import Pattern
+from vanadium_node.security.pattern import ALL, Pattern
 
 DEFAULT_PORT: Final = 8193
+DISCHARGER_PORT: Final = 8194
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +177,60 @@ class PodAgentSettings:
         render=format_duration,
         help="How long calls that are running may take to end after SIGTERM.",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DischargerSettings:
+    """Settings of the discharger."""
+
+    credentials: Path | None = setting(
+        values.path,
+        flags=["--credentials", "--v23.credentials"],
+        default=None,
+        help="Credentials directory of the discharger, whose key caveats name; else V23_CREDENTIALS or V23_AGENT_PATH.",
+    )
+    listen: str = setting(
+        values.address,
+        flags=["--listen", "--v23.tcp.address"],
+        environment="LISTEN",
+        default=f":{DISCHARGER_PORT}",
+        help="Where to listen: HOST:PORT, :PORT (all addresses); port 0 = any.",
+    )
+    allow: tuple[Pattern, ...] = setting(
+        values.patterns,
+        flags=["--allow"],
+        environment="ALLOW",
+        default=(Pattern.parse(ALL),),
+        render=values.render_texts,
+        help="Patterns of those who may have discharges, separated by commas; the default is everybody.",
+    )
+    deny_file: Path | None = setting(
+        values.path,
+        flags=["--deny-file"],
+        environment="DENY_FILE",
+        default=None,
+        help="File with a rule a line: PATTERN, 'key FINGERPRINT' or 'caveat FINGERPRINT', then 'from TIME' or 'until TIME'. "
+        "It is read again whenever it changes; while it cannot be read, nobody gets a discharge.",
+    )
+    discharge_ttl: timedelta = setting(
+        parse_duration,
+        flags=["--discharge-ttl", "--ttl"],
+        environment="DISCHARGE_TTL",
+        default=timedelta(seconds=10),
+        render=format_duration,
+        help="How long a discharge is valid: what is denied now works for so long still.",
+    )
+    drain_timeout: timedelta = setting(
+        parse_duration,
+        flags=["--drain-timeout"],
+        environment="DRAIN_TIMEOUT",
+        default=timedelta(seconds=5),
+        render=format_duration,
+        help="How long calls that are running may take to end after SIGTERM.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.discharge_ttl <= timedelta(0):
+            raise ConfigurationError(
+                "discharges that live for no time help nobody", hint="give --discharge-ttl 10s or so"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 import trio
 
@@ -64,14 +65,20 @@ async def _send(sock: socket.socket, data: bytes) -> None:
             await trio.lowlevel.wait_writable(sock)
 
 
-async def sign_auth(principal: Principal, role: Role, binding: bytes, blessings: Blessings | None) -> Auth:
-    """Return the frame that shows `blessings` as this end's, bound to the channel.
+async def sign_auth(
+    principal: Principal,
+    role: Role,
+    binding: bytes,
+    blessings: Blessings | None,
+    discharges: Sequence[bytes] = (),
+) -> Auth:
+    """Return the frame that shows `blessings` as this end's, with their encoded discharges, bound to the channel.
 
     Blessings of another key than the principal's are not shown: a principal behind an agent gets a new key when the agent is
     restarted, and blessings chosen just before would only be refused.
     """
     key = principal.public_key
     shown = blessings if blessings is not None and blessings.public_key == key else None
-    payload = session_payload(role, binding, key.der, None if shown is None else shown.encoded, ())
+    payload = session_payload(role, binding, key.der, None if shown is None else shown.encoded, discharges)
     signed = await principal.sign(SignatureType.SESSION, payload)
-    return auth_frame(key, shown, (), signed)
+    return auth_frame(key, shown, discharges, signed)

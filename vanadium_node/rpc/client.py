@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import outcome
 import trio
 
+from vanadium_node import cbor
 from vanadium_node.errors import (
     CallError,
     DecodeError,
@@ -31,6 +32,7 @@ from vanadium_node.rpc.authentication import sign_auth
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
 from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.discharging import NONE, Discharging, needs_discharges
 from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
@@ -40,7 +42,10 @@ from vanadium_node.rpc.trust import PeerTrust, names_of
 from vanadium_node.rpc.types import Codec, codec_of, to_wire
 from vanadium_node.security.authorization import describe_peer
 from vanadium_node.security.blessing import Blessings
+from vanadium_node.security.discharge_cache import FOREVER, Occasion
+from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
+from vanadium_node.security.store import BlessingStore
 from vanadium_node.security.validation import Validation, Validator
 from vanadium_node.wire.connection import Event, Failed, ReceivedItem
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
@@ -53,12 +58,16 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusting:
-    """How a client decides about its server."""
+    """How a client decides about its server, and what it needs to show itself."""
 
     principal: Principal | None
     is_insecure: bool
     validators: Mapping[int, Validator]
     now: Callable[[], datetime]
+    server_key: PublicKey | None = None
+    """The only key that will do, whatever names come with it."""
+    discharging: Discharging | None = None
+    """None: this end's blessings are shown without discharges."""
 
 
 class Client:
@@ -73,6 +82,12 @@ class Client:
         self._trust: PeerTrust | None = None
         self._binding = b""
         self._local_names: tuple[str, ...] = ()
+        self._shown: Blessings | None = None
+        self._shown_of: BlessingStore | None = None
+        """What this end showed last, and the store that it was chosen from."""
+        self._fresh_until = FOREVER
+        self._wants_discharges = False
+        self._renewing = trio.Lock()
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._streams: dict[int, CallStream[Any]] = {}
         self._deadlines: Deadlines[int] = Deadlines(self._expire)
@@ -104,7 +119,8 @@ class Client:
             NotTrustedError: the server's names no longer count.
         """
         deadline = await self._deadline(timeout)
-        number = self._request(method, arguments, granted, deadline, trace_id, has_items=False)
+        discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
+        number = self._request(method, arguments, granted, deadline, trace_id, has_items=False, discharges=discharges)
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
         if deadline != inf:
@@ -148,7 +164,8 @@ class Client:
         Leaving the block before the end cancels the method. Raises as `call` does, from the iteration and `result`.
         """
         deadline = await self._deadline(timeout)
-        number = self._request(method, arguments, granted, deadline, "", has_items=has_items)
+        discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
+        number = self._request(method, arguments, granted, deadline, "", has_items=has_items, discharges=discharges)
         stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
         self._streams[number] = stream
         if deadline != inf:
@@ -169,6 +186,7 @@ class Client:
         trace_id: str,
         *,
         has_items: bool,
+        discharges: list[bytes] | None = None,
     ) -> int:
         if self._end:
             raise self._ended()
@@ -181,6 +199,7 @@ class Client:
             deadline_ms=None if deadline == inf else max(0, ceil((deadline - trio.current_time()) * 1000)),
             has_items=has_items,
             granted=None if granted is None else granted.encoded,
+            discharges=discharges,
             trace_id=trace_id,
         )
 
@@ -247,11 +266,53 @@ class Client:
         return PeerTrust(credentials, self.server.address, self._trusting.validators)
 
     async def _show(self, principal: Principal) -> None:
+        """Show this end, at first or renewed, with the discharges that its blessings need for any call."""
+        store, discharging = principal.store, self._trusting.discharging
         mine = principal.blessings_for_peer(self.server.names)
-        auth = await sign_auth(principal, Role.CLIENT, self._binding, mine)
+        collected = NONE if discharging is None else await discharging.for_connection(mine, self.server.names)
+        auth = await sign_auth(principal, Role.CLIENT, self._binding, mine, collected.encoded)
+        self._shown, self._shown_of, self._fresh_until = mine, store, collected.fresh_until
+        self._wants_discharges = discharging is not None and needs_discharges(mine, is_for_call=True)
         self._local_names = names_of(mine, principal.roots)
         self._link.connection.send_auth(auth)
         self._link.flush()
+
+    def _needs_preparation(self) -> bool:
+        """Tell whether this end has to show itself again before a call, or to fetch discharges for the call."""
+        principal = self._trusting.principal
+        if principal is None or self._shown_of is None:
+            return False
+        is_stale = principal.store is not self._shown_of
+        return is_stale or self._wants_discharges or self._is_expired()
+
+    def _is_expired(self) -> bool:
+        return self._fresh_until is not FOREVER and self._fresh_until <= self._trusting.now()
+
+    async def _prepared(self, method: str, arguments: Sequence[object], deadline: float) -> list[bytes]:
+        """Show this end again if what it showed has been renewed; return the discharges for one call."""
+        principal, discharging = self._trusting.principal, self._trusting.discharging
+        try:
+            with trio.fail_at(deadline):
+                async with self._renewing:
+                    await self._renew(principal)
+                if discharging is None or not self._wants_discharges:
+                    return []
+                wire = cbor.encode([to_wire(argument) for argument in arguments])
+                collected = await discharging.for_call(self._shown, Occasion(self.server.names, method, wire))
+                return collected.encoded
+        except trio.TooSlowError as error:
+            raise CallError(
+                ErrorCode.TIMEOUT, f"{method} was not called: no discharge for this end's blessings came in time"
+            ) from error
+
+    async def _renew(self, principal: Principal | None) -> None:
+        if principal is None or self._end:
+            return
+        if self._is_expired() or (
+            principal.store is not self._shown_of and principal.blessings_for_peer(self.server.names) != self._shown
+        ):
+            await self._show(principal)
+        self._shown_of = principal.store
 
     def _check_server(self, method: str) -> None:
         """Make sure that the server is still who it must be. Raises NotTrustedError, naming what it presented and why not."""
@@ -263,7 +324,13 @@ class Client:
         )
         if identity is self.server:
             return
-        if not self._trusting.is_insecure:
+        if self._trusting.server_key is not None:
+            if trust.credentials.public_key != self._trusting.server_key:
+                raise NotTrustedError(
+                    f"the server at {self.name} has the key {trust.credentials.public_key}; "
+                    f"{self._trusting.server_key} is wanted"
+                )
+        elif not self._trusting.is_insecure:
             refusal = why_refused(self.name, validation)
             if refusal is not None:
                 raise refusal

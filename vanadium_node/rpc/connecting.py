@@ -10,14 +10,19 @@ from types import MappingProxyType
 
 import trio
 
+from vanadium_node import cbor
 from vanadium_node.errors import ProtocolError, UnreachableError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client, Trusting
+from vanadium_node.rpc.discharging import ASK_SECONDS, DISCHARGE_METHOD, Discharging
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name, UnixAddress
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, client_context
+from vanadium_node.security.discharge import Discharge, ThirdParty
+from vanadium_node.security.discharge_cache import Occasion
+from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.validation import Validator
 from vanadium_node.wire.connection import Connection
@@ -39,19 +44,31 @@ async def connect(
     limits: Limits = DEFAULT_LIMITS,
     validators: Mapping[int, Validator] = MappingProxyType({}),
     now: Callable[[], datetime] = _utc_now,
+    server_key: PublicKey | None = None,
+    with_discharges: bool = True,
 ) -> AsyncIterator[Client]:
     """Connect to a server, within `timeout` seconds; the connection is open as long as the block.
 
-    `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do.
+    `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do; with
+    `server_key`, the one that has this key, whatever its names. Discharges that this end's blessings need are fetched before
+    it shows itself and before calls, unless `with_discharges` is false.
 
     Raises:
         InputError: the name is none.
         UnreachableError: nobody answers there, or not in time.
         NotTrustedError: the server is not who it must be; it has not seen anything of this end.
+        CallError: a discharger refused, and without its discharge none of this end's names could count.
         ProtocolError: it does not speak this protocol.
     """
     target = Name.parse(name) if isinstance(name, str) else name
-    trusting = Trusting(principal=principal, is_insecure=insecure, validators=validators, now=now)
+    trusting = Trusting(
+        principal=principal,
+        is_insecure=insecure,
+        validators=validators,
+        now=now,
+        server_key=server_key,
+        discharging=discharging_of(principal, now) if with_discharges and principal is not None else None,
+    )
     failure: Exception | None = None
     connection: socket.socket | None = None
     try:
@@ -104,3 +121,23 @@ async def _open(
     client = Client(name, link, trusting, PeerIdentity(address=address))
     await client.open(channel)
     return client
+
+
+def discharging_of(principal: Principal, now: Callable[[], datetime]) -> Discharging:
+    """Return what fetches the discharges of a principal's blessings from the dischargers that their caveats name."""
+
+    async def ask(third_party: ThirdParty, reported: Occasion) -> Discharge:
+        async with connect(
+            third_party.location,
+            principal,
+            timeout=ASK_SECONDS,
+            now=now,
+            server_key=third_party.discharger_key,
+            with_discharges=False,
+        ) as discharger:
+            caveat = cbor.encode(third_party.to_caveat().to_value())
+            arguments = (caveat, list(reported.server), reported.method, reported.arguments)
+            encoded = await discharger.call(DISCHARGE_METHOD, *arguments, returns=bytes, timeout=ASK_SECONDS)
+            return Discharge.decode(encoded)
+
+    return Discharging(principal, ask, now)

@@ -23,7 +23,9 @@ from OpenSSL import SSL
 from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.discharging import NONE
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import parse_listen_address
 from vanadium_node.rpc.reserved import objects_of
@@ -216,6 +218,27 @@ class Server:
         link.close()
         self._host.became_quiet.unpark_all()
 
+    async def fetch_discharges(self) -> None:
+        """Get the discharges that this server's own blessings need; without them it shows itself all the same, and says so."""
+        host = self._host
+        if host.principal is None or host.discharging is None:
+            return
+        shown = host.principal.store.default
+        if shown is host.discharged and host.now() < host.discharges.fresh_until:
+            return
+        try:
+            host.discharges = await host.discharging.for_connection(shown)
+            host.discharged = shown
+        except VanadiumError as error:
+            host.discharges = NONE
+            log.warning("this server shows blessings without the discharges that they need: %s", error)
+
+    async def keep_discharges(self) -> None:
+        """Renew those discharges in time, until cancelled."""
+        while True:
+            await trio.sleep(RENEWAL_INTERVAL.total_seconds())
+            await self.fetch_discharges()
+
     async def look_after(self) -> None:
         """Ping silent peers, end dead ones, and show renewed blessings, until cancelled."""
         idle_seconds = self._host.limits.idle_timeout.total_seconds()
@@ -238,7 +261,8 @@ class Server:
         principal = self._host.principal
         if principal is None or session.trust is None:
             return
-        if session.shown is not principal.store.default and session.shown != principal.store.default:
+        is_same = session.shown is principal.store.default or session.shown == principal.store.default
+        if not is_same or session.shown_discharges is not self._host.discharges:
             try:
                 await show(session, principal)
             except VanadiumError as error:  # an agent may be away for a moment; the next round tries again
@@ -246,10 +270,10 @@ class Server:
 
 
 async def show(session: Session, principal: Principal) -> None:
-    """Show the principal's default blessings on a connection, at first or renewed."""
-    shown = principal.store.default
-    auth = await sign_auth(principal, Role.SERVER, session.binding, shown)
-    session.show(shown, auth)
+    """Show the principal's default blessings on a connection, at first or renewed, with the discharges there are for them."""
+    shown, collected = principal.store.default, session.host.discharges
+    auth = await sign_auth(principal, Role.SERVER, session.binding, shown, collected.encoded)
+    session.show(shown, collected, auth)
 
 
 def _close_listener(listener: socket.socket) -> None:
@@ -305,10 +329,13 @@ async def serve(
                 now=now,
                 workers=Workers(nursery),
                 deadlines=deadlines,
+                discharging=None if principal is None else discharging_of(principal, now),
             )
             server = Server(host, listeners, server_context(now()))
+            await server.fetch_discharges()
             nursery.start_soon(deadlines.run)
             nursery.start_soon(server.look_after)
+            nursery.start_soon(server.keep_discharges)
             for listener in listeners:
                 nursery.start_soon(server.accept, listener, nursery)
             try:

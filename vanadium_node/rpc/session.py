@@ -26,6 +26,7 @@ from vanadium_node.errors import (
 )
 from vanadium_node.rpc.call import Call, PeerIdentity
 from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
@@ -75,6 +76,11 @@ class Host:
     now: Callable[[], datetime]
     workers: Workers
     deadlines: Deadlines[tuple[Session, int]]
+    discharging: Discharging | None = None
+    discharges: Collected = NONE
+    """What is shown with the server's own blessings."""
+    discharged: Blessings | None = None
+    """The blessings that those were fetched for."""
     chains: ChainCache = field(default_factory=ChainCache)
     became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Whoever waits for calls to end is woken when a connection has none any more."""
@@ -124,6 +130,7 @@ class Session:
         self.link = link
         self.trust: PeerTrust | None = None
         self.shown: Blessings | None = None
+        self.shown_discharges = NONE
         """What this end showed."""
         self.binding = b""
         self._address = address
@@ -142,9 +149,9 @@ class Session:
         who = self._system_identity if self.trust is None else self.trust.credentials.blessings or "nobody"
         return f"{who} at {self._address}" if self._address else str(who)
 
-    def show(self, blessings: Blessings | None, auth: Auth) -> None:
+    def show(self, blessings: Blessings | None, discharges: Collected, auth: Auth) -> None:
         """Show this end, at first or renewed, with a frame that is signed already."""
-        self.shown, self._roots = blessings, None
+        self.shown, self.shown_discharges, self._roots = blessings, discharges, None
         self.link.connection.send_auth(auth)
         self.link.flush()
 

@@ -3,6 +3,7 @@
 A caveat is `[id, parameter]` on the wire. An id that nobody registered a check for never validates.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,17 @@ class Caveat:
         """Return `[id, parameter]`, to be encoded."""
         return [self.id, self.parameter]
 
+    def _describe_third_party(self) -> str:
+        """Name the caveat as deny lists do, its discharger, what that is told, and what it checks."""
+        _, _, location, caveats, wants = self.parameter
+        fingerprint = hashlib.sha256(self.encoded_parameter).digest()[:16].hex(":")
+        told = ", ".join(what for what, is_told in zip(_REPORTED, wants, strict=True) if is_told)
+        checks = "; ".join(str(Caveat.decode(c)) for c in caveats)
+        return (
+            f"Requires a discharge of {fingerprint} from {location}"
+            f"{f', which is told {told}' if told else ''}{f', and checks: {checks}' if checks else ''}"
+        )
+
     def __str__(self) -> str:
         match self.id:
             case CaveatId.CONST:
@@ -152,11 +164,12 @@ class Caveat:
             case CaveatId.PEER_ADDRESS:
                 return f"Restricted to peers at [{' '.join(self.parameter)}]"
             case CaveatId.THIRD_PARTY:
-                return f"Requires a discharge from {self.parameter[2]}"
+                return self._describe_third_party()
             case _:
                 return f"Application caveat {self.id}"
 
 
+_REPORTED: Final = ("the server's names", "the method", "the arguments")
 _MAX_MILLISECONDS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 

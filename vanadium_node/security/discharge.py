@@ -5,7 +5,9 @@ caveats of its own. So a blessing can be revoked within seconds without anything
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Self
 
 from vanadium_node import cbor
@@ -43,6 +45,11 @@ class ThirdParty:
         """What a discharge is bound to: SHA-256 over the caveat's parameter, its nonce included."""
         return hashlib.sha256(self.to_caveat().encoded_parameter).digest()
 
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 bytes of its id as `aa:bb:…`: how people name this one caveat."""
+        return self.id[:16].hex(":")
+
     def to_caveat(self) -> Caveat:
         """Return the caveat.
 
@@ -79,6 +86,15 @@ class ThirdParty:
             caveats=tuple(Caveat.decode(c) for c in caveats),
             requirements=Requirements(server=server, method=method, arguments=arguments),
         )
+
+
+def third_parties(caveats: Iterable[Caveat]) -> tuple[ThirdParty, ...]:
+    """Return the third-party caveats among caveats.
+
+    Raises:
+        DecodeError: one names no usable key.
+    """
+    return tuple(ThirdParty.from_caveat(c) for c in caveats if c.id == CaveatId.THIRD_PARTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,20 @@ class Discharge:
             )
         payload = cbor.encode([third_party.id, [c.to_value() for c in caveats]])
         return cls.decode(await signer.sign(SignatureType.DISCHARGE, payload))
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it stops being good; None where nothing in it says so."""
+        return min((c.time for c in self.caveats if c.id == CaveatId.EXPIRY), default=None)
+
+    @property
+    def third_parties(self) -> tuple[ThirdParty, ...]:
+        """The third-party caveats that it carries itself.
+
+        Raises:
+            DecodeError: one names no usable key.
+        """
+        return third_parties(self.caveats)
 
     def is_for(self, third_party: ThirdParty) -> bool:
         """Tell whether this is a discharge of that caveat, signed by its discharger."""

@@ -12,7 +12,8 @@ from vanadium_node.security.blessing import Blessings, Chain
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.certificate import Certificate, chain_digest
 from vanadium_node.security.cose import LocalSigner, SignatureType, Signer
-from vanadium_node.security.discharge import Discharge
+from vanadium_node.security.discharge import Discharge, ThirdParty
+from vanadium_node.security.discharge_cache import DischargeCache
 from vanadium_node.security.keys import PrivateKey, PublicKey
 from vanadium_node.security.pattern import ALL, Pattern
 from vanadium_node.security.roots import BlessingRoots
@@ -47,6 +48,8 @@ class Principal:
         self._keeper = keeper
         self.store = BlessingStore() if store is None else store
         self.roots = BlessingRoots() if roots is None else roots
+        self.discharges = DischargeCache()
+        """Discharges that were fetched for its blessings."""
 
     @classmethod
     async def create(cls, signer: Signer | PrivateKey, name: str) -> "Principal":
@@ -109,6 +112,13 @@ class Principal:
             InputError: it is no third-party caveat, or names another key.
         """
         return await Discharge.mint(self._signer, caveat, tuple(caveats))
+
+    async def shared_discharge(self, third_party: ThirdParty) -> Discharge | None:
+        """Return a discharge that another process with this principal has fetched; None where there is none to ask."""
+        return None
+
+    async def share_discharge(self, third_party: ThirdParty, discharge: Discharge) -> None:
+        """Give a fetched discharge to other processes with this principal, where there is a way."""
 
     async def set_default(self, blessings: Blessings | None) -> None:
         """Choose what to show as a server; None: nothing.

@@ -1,0 +1,42 @@
+"""`vanadium-node discharger`: run a discharger."""
+
+from typing import Any
+
+import click
+import trio
+
+from vanadium_node.agent import open_principal
+from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
+from vanadium_node.cli.output import emit
+from vanadium_node.config import DischargerSettings
+from vanadium_node.discharger import run
+from vanadium_node.security.principal import Principal
+
+
+@click.command()
+@settings_options(DischargerSettings)
+def command(**options: Any) -> None:
+    """Say for third-party caveats whether they hold: a blessing that needs a discharge can be revoked within seconds.
+
+    Make such blessings with 'principal bless --caveat discharge:NAME', where NAME is what this command prints once it serves.
+    To revoke one, write a line into the deny file: 'caveat FINGERPRINT' ('principal dumpblessings' shows it), a pattern of
+    names, or 'key FINGERPRINT'.
+    """
+    settings = load_settings(DischargerSettings, options)
+    if settings is not None:
+        run_daemon(lambda stop: _serve(settings, stop))
+
+
+async def _serve(settings: DischargerSettings, stop: trio.Event) -> None:
+    async with open_principal(credentials=settings.credentials) as principal, trio.open_nursery() as nursery:
+        address: str = await nursery.start(
+            lambda task_status: run(settings, principal, stop=stop, task_status=task_status)
+        )
+        emit(f"NAME={_name(principal, address)}")
+
+
+def _name(principal: Principal, address: str) -> str:
+    """Return how to call it: `/(PATTERN)@HOST:PORT`."""
+    shown = principal.store.default
+    pattern = "" if shown is None else f"({shown.names[0]})@"
+    return f"/{pattern}{address}"

@@ -1,0 +1,66 @@
+"""Running a discharger: open its principal, serve, and drain when asked to stop."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import trio
+
+from vanadium_node.config import DischargerSettings
+from vanadium_node.discharger.policy import MAX_TEXT_BYTES, DenyList, Policy
+from vanadium_node.discharger.service import Discharger, utc_now
+from vanadium_node.errors import ConfigurationError, InputError
+from vanadium_node.rpc import serve
+from vanadium_node.security.authorization import everyone
+from vanadium_node.security.principal import Principal
+from vanadium_node.storage.watched import WatchedFile
+
+_log: Final = logging.getLogger(__name__)
+
+
+async def run(
+    settings: DischargerSettings,
+    principal: Principal,
+    *,
+    stop: trio.Event | None = None,
+    now: Callable[[], datetime] = utc_now,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set, then let running calls end; or until cancelled. Report the address once it serves.
+
+    Raises:
+        ConfigurationError: the deny list has a line that is no rule, or it cannot listen where it should.
+        StorageError: the deny list cannot be read.
+    """
+    policy = _policy(settings)
+    policy()  # what is wrong at the start ends it at the start
+    service = Discharger(principal, policy, ttl=settings.discharge_ttl, now=now)
+    async with serve(
+        service,
+        principal,
+        listen=[settings.listen],
+        authorizer=everyone,
+        now=now,
+        drain_timeout=settings.drain_timeout,
+    ) as server:
+        _log.info("serving at %s with the key %s", server.addresses[0], principal.public_key.fingerprint)
+        task_status.started(server.addresses[0])
+        await (trio.Event() if stop is None else stop).wait()
+        _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def _policy(settings: DischargerSettings) -> Callable[[], Policy]:
+    path = settings.deny_file
+    if path is None:
+        fixed = Policy(allowed=settings.allow, denied=DenyList())
+        return lambda: fixed
+    watched = WatchedFile(path, DenyList.parse, max_bytes=MAX_TEXT_BYTES)
+
+    def policy() -> Policy:
+        try:
+            return Policy(allowed=settings.allow, denied=watched.value())
+        except InputError as error:
+            raise ConfigurationError(f"the deny list '{path}': {error.message}", hint=error.hint) from error
+
+    return policy
