@@ -1,10 +1,12 @@
 """A claimed cluster agent in this process, and the people around it."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -40,21 +42,22 @@ class Cluster:
         await agent.adopt(await bless(root, agent, "agent"))
         return cls(folder, root, alice, bob)
 
-    def settings(self, ttl: timedelta | None = timedelta(hours=1)) -> ClusterAgentSettings:
+    def settings(self, ttl: timedelta | None = timedelta(hours=1), **changes: Any) -> ClusterAgentSettings:
         """Return the settings of an agent with credentials and permissions."""
-        return ClusterAgentSettings(
+        settings = ClusterAgentSettings(
             root_dir=self.folder / "data",
             listen="127.0.0.1:0",
             credentials=self.folder / "agent",
             permissions=Permissions.of(Admin=["root:alice"]),
             blessing_ttl=ttl,
         )
+        return replace(settings, **changes)
 
     @asynccontextmanager
-    async def running(self, ttl: timedelta | None = timedelta(hours=1)) -> AsyncIterator[Serving]:
-        """Run the agent, and let it end well."""
+    async def running(self, ttl: timedelta | None = timedelta(hours=1), **changes: Any) -> AsyncIterator[Serving]:
+        """Run the agent, with some settings changed, and let it end well."""
         stop = trio.Event()
-        settings = self.settings(ttl)
+        settings = self.settings(ttl, **changes)
         async with trio.open_nursery() as nursery:
             serving: Serving = await nursery.start(
                 lambda task_status: run(settings, stop=stop, task_status=task_status)
@@ -69,16 +72,20 @@ class Cluster:
         async with connect(self.name, principal) as client:
             yield client
 
-    async def new_secret(self, *caveats: Caveat) -> str:
-        """Make a secret for `root:alice:foo` as alice."""
+    async def new_secret(self, *caveats: Caveat, ttl_seconds: int = 0, extension: str = "foo") -> str:
+        """Make a secret for `root:alice:EXTENSION` as alice."""
         async with self.calling(self.alice) as client:
             key = client.server.public_key
             own = self.alice.store.default
             assert key is not None
             assert own is not None
-            granted = await self.alice.bless(key, own, "foo", caveats or [Caveat.unconstrained()])
-            secret: str = await client.call("NewSecret", returns=str, granted=granted)
+            granted = await self.alice.bless(key, own, extension, caveats or [Caveat.unconstrained()])
+            secret: str = await client.call("NewSecret", ttl_seconds, returns=str, granted=granted)
             return secret
+
+    def audited(self) -> list[dict[str, Any]]:
+        """Return the entries of the audit log."""
+        return [json.loads(line) for line in (self.folder / "data" / "audit.jsonl").read_text().splitlines()]
 
     async def seek(self, secret: str, principal: Principal) -> Blessings:
         """Seek blessings as a replica."""

@@ -91,20 +91,45 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             await run(settings)
 
 
-async def test_damage_is_named(tmp_path: Path) -> None:
-    """A database or a key that cannot be read ends the agent with the file's name, and nothing is overwritten."""
-    root = await new_root()
-    for file in ("secrets.db", "principal/private-key.pem"):
-        folder = tmp_path / file.replace("/", "-")
-        with trio.move_on_after(0.5):
-            await run(claimable(folder, root))
-        damaged = folder / "data" / file
-        for path in damaged.parent.glob(f"{damaged.name}-*"):
-            path.unlink()  # the write-ahead log could repair the database
-        damaged.write_bytes(b"damage" * 100)
-        with pytest.raises(StorageError, match=str(damaged)):
-            await run(claimable(folder, root))
-        assert damaged.read_bytes() == b"damage" * 100
+async def test_a_damaged_key_ends_the_agent(tmp_path: Path) -> None:
+    """Without it nothing can be served: one sentence names the file, which is left as it is."""
+    settings = claimable(tmp_path, await new_root())
+    with trio.move_on_after(0.5):
+        await run(settings)
+    damaged = tmp_path / "data" / "principal" / "private-key.pem"
+    damaged.write_bytes(b"damage" * 100)
+    with pytest.raises(StorageError, match=str(damaged)):
+        await run(settings)
+    assert damaged.read_bytes() == b"damage" * 100
+
+
+async def test_a_damaged_database_does_not_end_the_agent(cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It stays, so that it can be looked at and restored: not ready, with the reason, and an error for each call."""
+    async with cluster.running() as serving:
+        secret = await cluster.new_secret()
+        assert serving.not_ready() == ()
+    damaged = cluster.folder / "data" / "secrets.db"
+    damaged.write_bytes(b"damage" * 100)
+    caplog.set_level("ERROR")
+    async with cluster.running() as serving:
+        [reason] = serving.not_ready()
+        assert str(damaged) in reason
+        assert "restore it from a backup" in reason
+        replica = await cluster.replica()
+        for attempt in (cluster.new_secret, lambda: cluster.seek(secret, replica)):
+            with pytest.raises(CallError, match="restore it from a backup") as failed:
+                await attempt()
+            assert failed.value.code is ErrorCode.INTERNAL
+        assert reason in caplog.text
+    assert damaged.read_bytes() == b"damage" * 100
+
+
+async def test_one_agent_for_a_directory(cluster: Any) -> None:
+    """A second one is told so, and the first goes on."""
+    async with cluster.running():
+        with pytest.raises(StorageError, match=f"another process uses the directory '{cluster.folder / 'data'}'"):
+            await run(cluster.settings())
+        await cluster.new_secret()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from agent_parties import START, default_of, new_root
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vanadium_node.cluster_agent.service import PAGE, expiry_caveat, extension_of
+from vanadium_node.cluster_agent.issuing import expiry_caveat, extension_of
 from vanadium_node.errors import CallError, ErrorCode, NotTrustedError, StorageError
 from vanadium_node.rpc import connect
 from vanadium_node.secret_store import KnownSecret, SecretStore, key_of_secret
+from vanadium_node.secret_store.store import PAGE_ROWS
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import KeyType, PrivateKey
 from vanadium_node.security.pattern import check_extension
@@ -61,7 +62,7 @@ async def test_what_is_known_about_secrets(cluster: Any) -> None:
     async with cluster.running(), cluster.calling(cluster.alice) as client:
         async with client.stream("ListSecrets", returns=KnownSecret) as none:
             assert [known async for known in none] == []
-        secrets = [await cluster.new_secret() for _ in range(PAGE + 1)]
+        secrets = [await cluster.new_secret() for _ in range(PAGE_ROWS + 1)]
         limited = await cluster.new_secret(Caveat.expiry(end))
         for secret in (secrets[0], limited):
             await cluster.seek(secret, await cluster.replica())

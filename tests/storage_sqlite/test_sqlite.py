@@ -1,5 +1,7 @@
 """The database: what is acknowledged is durable, what fails fails alone, what is damaged is named."""
 
+import os
+import re
 import signal
 import sqlite3
 import stat
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from disk_faults import file_size_limit
 
 from vanadium_node.errors import InputError, StorageError
 from vanadium_node.storage.sqlite import Change, open_database
+from vanadium_node.storage.sqlite_files import copy_database
 
 
 def make_table(connection: sqlite3.Connection) -> None:
@@ -130,17 +135,21 @@ async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"this is no database at all, is it" * 40, b"SQLite format 3\0" + b"\xff" * 4096])
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
-    """One sentence names the file, and it is left as it was."""
+    """It is opened all the same, so that who uses it can say what is wrong; the file is left as it was."""
     path = tmp_path / "db"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=f"the database '{path}'"):
-        async with open_database(path, [make_table]):
-            pass
+    async with open_database(path, [make_table]) as database:
+        [trouble] = database.troubles()
+        assert f"the database '{path}'" in str(trouble)
+        with pytest.raises(StorageError, match=f"the database '{path}'.*backup"):
+            database.read("SELECT n FROM numbers")
+        with pytest.raises(StorageError, match=f"nothing can be stored now: .*'{path}'"):
+            await database.write(insert(1))
     assert path.read_bytes() == content
 
 
 async def test_damage_is_found_when_it_is_opened(tmp_path: Path) -> None:
-    """A page that was overwritten is found before anything is served from it."""
+    """A page that was overwritten is found at the start; then nothing is written, and what is sound can be read."""
     path = tmp_path / "db"
     async with open_database(path, [make_table]) as database, trio.open_nursery() as nursery:
         for number in range(2000):
@@ -148,9 +157,86 @@ async def test_damage_is_found_when_it_is_opened(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8192:12288] = b"\xa5" * 4096
     path.write_bytes(data)
-    with pytest.raises(StorageError, match=r"is damaged|malformed"):
-        async with open_database(path, [make_table]):
-            pass
+    async with open_database(path, [make_table]) as database:
+        [trouble] = database.troubles()
+        assert re.search(r"is damaged|malformed", str(trouble))
+        with pytest.raises(StorageError, match="nothing can be stored now"):
+            await database.write(insert(5000))
+        assert database.read("SELECT n FROM numbers WHERE n = 1999") == [(1999,)]
+        with pytest.raises(StorageError, match=r"cannot read.*malformed.*restore it from a backup"):
+            database.read("SELECT COUNT(*), SUM(n) FROM numbers")
+
+
+async def test_a_full_disk_fails_writes_until_there_is_room(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Reads go on, the trouble is named, and it is over as soon as the disk takes a write: nobody has to bring one."""
+    path = tmp_path / "db"
+    async with open_database(path, [make_table]) as database:
+        await database.write(insert(1))
+        with file_size_limit(path.with_name("db-wal").stat().st_size):
+            with pytest.raises(StorageError, match=r"cannot change the database .*(full|disk I/O)"):
+                await database.write(insert(2))
+            assert "check the disk's space" in str(database.troubles()[0])
+            assert database.read("SELECT n FROM numbers") == [(1,)]
+            await trio.sleep(60)
+            assert database.troubles()
+        while database.troubles():  # noqa: ASYNC110 - the writer is in a thread, for which the clock does not wait
+            await trio.sleep(1)
+        await database.write(insert(3))
+    async with open_database(path, [make_table]) as database:
+        assert database.read("SELECT n FROM numbers ORDER BY n") == [(1,), (3,)]
+
+
+async def test_a_copy_is_made_while_others_write(tmp_path: Path) -> None:
+    """The copy holds what was committed before, is one private file, sound, and a database like the first."""
+    path, copy = tmp_path / "db", tmp_path / "copy"
+    async with open_database(path, [make_table]) as database, trio.open_nursery() as nursery:
+        for number in range(200):
+            await database.write(insert(number))
+        for number in range(200, 2000):
+            nursery.start_soon(database.write, insert(number))
+        await trio.to_thread.run_sync(copy_database, path, copy)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert not [file for file in os.listdir(tmp_path) if file.startswith("copy-")]  # noqa: PTH208
+    async with open_database(copy, [make_table]) as database:
+        numbers = [n for (n,) in database.read("SELECT n FROM numbers ORDER BY n")]
+        assert len(numbers) >= 200
+        assert numbers == list(range(len(numbers)))
+
+
+def test_a_copy_of_nothing_and_of_damage_is_none(tmp_path: Path) -> None:
+    """The sentence names the file; no half of a copy stays."""
+    (tmp_path / "damaged").write_bytes(b"damage" * 1000)
+    for source in (tmp_path / "none", tmp_path / "damaged"):
+        with pytest.raises(StorageError, match=str(source)):
+            copy_database(source, tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "none").exists()
+
+
+async def test_the_log_of_changes_stays_short(tmp_path: Path) -> None:
+    """Thousands of changes leave a log of a few megabytes, and the next start begins with an empty one."""
+    path, log = tmp_path / "db", tmp_path / "db-wal"
+
+    def make_wide(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE wide (n INTEGER PRIMARY KEY, content BLOB) STRICT")
+
+    def put(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT OR REPLACE INTO wide VALUES (abs(random()) % 1000, randomblob(3000))")
+
+    async with open_database(path, [make_wide]) as database:
+        for _ in range(30):
+            async with trio.open_nursery() as nursery:
+                for _ in range(200):
+                    nursery.start_soon(database.write, put)
+        assert log.stat().st_size < 12_000_000, "18 MB were written"
+        copied = {name: (tmp_path / name).read_bytes() for name in ("db", "db-wal")}
+    (tmp_path / "killed").mkdir()
+    for name, data in copied.items():
+        (tmp_path / "killed" / name).write_bytes(data)
+    async with open_database(tmp_path / "killed" / "db", [make_wide]):
+        assert (tmp_path / "killed" / "db-wal").stat().st_size == 0
 
 
 async def test_paths_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -48,8 +48,12 @@ class Claimable(Service):
                     "a claim grants blessings for the key of the server",
                     hint="bless the key it presents",
                 )
+            await self.before_claim(call)
             await self._ownership.claim(granted, self._permissions)
         _log.info("claimed as %s by %s", granted, ", ".join(call.peer.names))
+
+    async def before_claim(self, call: Call) -> None:
+        """Called for a claim that is good, before it is made; raise to prevent it."""
 
     def _require_repetition(self, call: Call) -> None:
         """Let the claim that was made be made again: its acknowledgement may have been lost."""

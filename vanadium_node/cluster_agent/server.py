@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +12,21 @@ import trio
 
 from vanadium_node.agent import open_principal
 from vanadium_node.claim import Ownership, open_ownership
-from vanadium_node.cluster_agent.service import ClusterAgentObject, OwnersOnly, utc_now
+from vanadium_node.cluster_agent.audit import Audit
+from vanadium_node.cluster_agent.issuing import utc_now
+from vanadium_node.cluster_agent.limits import Limits
+from vanadium_node.cluster_agent.service import ClusterAgentObject, Condition, OwnersOnly
 from vanadium_node.config import ClusterAgentSettings
-from vanadium_node.errors import ConfigurationError, InputError
+from vanadium_node.errors import ConfigurationError, InputError, StorageError
 from vanadium_node.rpc import serve
-from vanadium_node.secret_store import open_secret_store
+from vanadium_node.secret_store import SecretStore, open_secret_store
 from vanadium_node.security.access import MAX_TEXT_BYTES, AccessList, Permissions, Tag
-from vanadium_node.storage.files import make_private_directory, read_limited
+from vanadium_node.storage.audit_log import AuditLog, open_audit_log
+from vanadium_node.storage.files import held, make_private_directory, read_limited
 
 DATABASE: Final = "secrets.db"
+AUDIT_LOG: Final = "audit.jsonl"
+LOCK_FILE: Final = "lock"
 MAX_TOKEN_BYTES: Final = 4096
 
 _log: Final = logging.getLogger(__name__)
@@ -32,6 +38,8 @@ class Serving:
 
     addresses: tuple[str, ...]
     names: tuple[str, ...]
+    not_ready: Callable[[], tuple[str, ...]]
+    """Returns why it is not ready now, a sentence each, for probes and people; empty when it is."""
 
     @property
     def name(self) -> str:
@@ -51,38 +59,83 @@ async def run(
 
     Raises:
         ConfigurationError: nobody could ever claim it, or it cannot listen where it should.
-        StorageError: what it keeps is damaged or cannot be written.
+        StorageError: its key is damaged, its directory cannot be used, or another process uses it. Damage to the database
+            and a full disk end nothing: `not_ready` tells, and what can be served is.
     """
     make_private_directory(settings.root_dir)
-    async with _open_ownership(settings) as ownership, open_secret_store(settings.root_dir / DATABASE) as store:
-        service = ClusterAgentObject(
-            ownership,
-            store,
-            claimer=settings.claimer,
-            token=_token(settings),
-            permissions=Permissions(dict.fromkeys(Tag, AccessList(in_=settings.admin))),
-            ttl=settings.blessing_ttl,
-            now=now,
-        )
-        async with serve(
+    with held(settings.root_dir / LOCK_FILE, f"the directory '{settings.root_dir}'"):
+        async with (
+            _open_ownership(settings) as ownership,
+            open_secret_store(settings.root_dir / DATABASE) as store,
+            _open_audit_log(settings, now) as log,
+        ):
+            await _serve(settings, ownership, store, log, trio.Event() if stop is None else stop, now, task_status)
+
+
+async def _serve(
+    settings: ClusterAgentSettings,
+    ownership: Ownership,
+    store: SecretStore,
+    log: AuditLog,
+    stop: trio.Event,
+    now: Callable[[], datetime],
+    task_status: trio.TaskStatus[Serving],
+) -> None:
+    audit = Audit(log, is_strict=settings.audit_strict)
+    condition = Condition(store, log)
+    service = ClusterAgentObject(
+        ownership,
+        store,
+        audit=audit,
+        limits=Limits(
+            per_secret=settings.rate_per_secret,
+            per_address=settings.rate_per_address,
+            in_flight=settings.max_in_flight,
+            clock=trio.current_time,
+        ),
+        claimer=settings.claimer,
+        token=_token(settings),
+        permissions=Permissions(dict.fromkeys(Tag, AccessList(in_=settings.admin))),
+        ttl=settings.blessing_ttl,
+        now=now,
+    )
+    key = ownership.principal.public_key.fingerprint
+    async with (
+        serve(
             service,
             ownership.principal,
             listen=[settings.listen],
-            authorizer=OwnersOnly(ownership),
+            authorizer=OwnersOnly(ownership, audit),
             now=now,
             drain_timeout=settings.drain_timeout,
-        ) as server:
-            claimed = ownership.principal.store.default if ownership.is_claimed else None
-            serving = Serving(addresses=tuple(server.addresses), names=() if claimed is None else claimed.names)
-            _log.info("serving at %s as %s, %d secrets", serving.addresses[0], claimed or "unclaimed", store.count())
-            if claimed is None:
-                key = ownership.principal.public_key.fingerprint
-                _log.info(
-                    "waiting for its claim: 'controller claim-cluster-agent --fingerprint %s' claims no other", key
-                )
-            task_status.started(serving)
-            await (trio.Event() if stop is None else stop).wait()
-            _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+        ) as server,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(condition.watch)
+        claimed = ownership.principal.store.default if ownership.is_claimed else None
+        serving = Serving(
+            addresses=tuple(server.addresses),
+            names=() if claimed is None else claimed.names,
+            not_ready=condition.reasons,
+        )
+        with suppress(StorageError):  # the condition tells
+            await audit.event("started", agent=str(claimed or "unclaimed"), key=key).written()
+        _log.info("serving at %s as %s", serving.addresses[0], claimed or "unclaimed")
+        _log.info("the audit log goes on after line %d, hash %s", log.last.seq, log.last.hash)
+        if claimed is None:
+            _log.info("waiting for its claim: 'controller claim-cluster-agent --fingerprint %s' claims no other", key)
+        task_status.started(serving)
+        await stop.wait()
+        _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+        audit.event("stopping", key=key)
+        nursery.cancel_scope.cancel()
+
+
+def _open_audit_log(
+    settings: ClusterAgentSettings, now: Callable[[], datetime]
+) -> AbstractAsyncContextManager[AuditLog]:
+    path = settings.audit_file or settings.root_dir / AUDIT_LOG
+    return open_audit_log(path, max_bytes=settings.audit_max_size, keep=settings.audit_keep, now=now)
 
 
 @asynccontextmanager

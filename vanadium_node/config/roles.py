@@ -99,7 +99,58 @@ class ClusterAgentSettings:
         environment="BLESSING_TTL",
         default=timedelta(days=1),
         render=values.render_lifetime,
-        help="How long a replica's blessings are valid, such as 90s, 24h or 7d; 0 = as long as the application's.",
+        help="How long a replica's blessings are valid at most, such as 90s, 24h or 7d; 0 = as long as the application's.",
+    )
+    rate_per_secret: int = setting(
+        values.count,
+        flags=["--rate-per-secret"],
+        environment="RATE_PER_SECRET",
+        default=200,
+        help="How often a second blessings are given for one secret, ten seconds' worth at once; 0 = no limit.",
+    )
+    rate_per_address: int = setting(
+        values.count,
+        flags=["--rate-per-address"],
+        environment="RATE_PER_ADDRESS",
+        default=50,
+        help="How often a second one address may ask for blessings, ten seconds' worth at once; 0 = no limit.",
+    )
+    max_in_flight: int = setting(
+        values.count,
+        flags=["--max-in-flight"],
+        environment="MAX_IN_FLIGHT",
+        default=256,
+        help="How many calls are worked on at once; others are told to come again; 0 = no limit.",
+    )
+    audit_file: Path | None = setting(
+        values.path,
+        flags=["--audit-file"],
+        environment="AUDIT_FILE",
+        default=None,
+        help="File for the audit log; else audit.jsonl in the agent's directory.",
+    )
+    audit_max_size: int = setting(
+        values.size,
+        flags=["--audit-max-size"],
+        environment="AUDIT_MAX_SIZE",
+        default=64 * 1024 * 1024,
+        render=values.render_size,
+        help="Size at which the audit log goes on in a new file, such as 64MiB.",
+    )
+    audit_keep: int = setting(
+        values.count,
+        flags=["--audit-keep"],
+        environment="AUDIT_KEEP",
+        default=16,
+        help="How many older files of the audit log are kept; 0 = all.",
+    )
+    audit_strict: bool = setting(
+        values.truth,
+        flags=["--audit-strict"],
+        environment="AUDIT_STRICT",
+        default=False,
+        render=values.render_truth,
+        help="Whether replicas get no blessings while the audit log cannot be written (secrets never are changed then).",
     )
     drain_timeout: timedelta = setting(
         parse_duration,

@@ -19,6 +19,8 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:/@()\s]*):([0-9]{1,5})", re.ASCII)
 _NAME: Final = re.compile(r"/(?:\((?P<pattern>[^()]+)\)@)?(?P<address>[^/@()]+)", re.ASCII)
+_SIZE: Final = re.compile(r"([0-9]{1,12})\s?(B|KiB|MiB|GiB)?", re.ASCII)
+_SIZE_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _MODE: Final = re.compile(r"(?:0o?)?([0-7]{3})", re.ASCII)
 
 
@@ -157,3 +159,49 @@ def render_blessings(values: Sequence[Blessings]) -> str:
 def permissions(given: str) -> Permissions:
     """Return permissions from their JSON form."""
     return Permissions.parse(given)
+
+
+def size(given: str) -> int:
+    """Return a number of bytes, such as `64MiB`.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = _SIZE.fullmatch(given.strip())
+    if found is None:
+        raise InputError(f"'{clip(given, 40)}' is no size", hint="write a number and B, KiB, MiB or GiB, such as 64MiB")
+    return int(found[1]) * _SIZE_UNITS[found[2] or "B"]
+
+
+def render_size(value: int) -> str:
+    """Return what `size` reads."""
+    unit = next(unit for unit, count in _SIZE_UNITS.items() if value % count == 0)
+    return f"{value // _SIZE_UNITS[unit]}{unit}"
+
+
+def count(given: str) -> int:
+    """Return a whole number that is not negative.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", given.strip(), re.ASCII):
+        raise InputError(f"'{clip(given, 40)}' is no whole number", hint="write one such as 100")
+    return int(given)
+
+
+def truth(given: str) -> bool:
+    """Return true or false.
+
+    Raises:
+        InputError: it is neither.
+    """
+    word = given.strip().lower()
+    if word not in {"true", "false"}:
+        raise InputError(f"'{clip(given, 40)}' is neither true nor false", hint="write true or false")
+    return word == "true"
+
+
+def render_truth(value: bool) -> str:
+    """Return what `truth` reads."""
+    return "true" if value else "false"

@@ -22,6 +22,7 @@ from vanadium_node.errors import (
     InputError,
     NotTrustedError,
     ProtocolError,
+    VanadiumError,
     clip,
 )
 from vanadium_node.rpc.call import Call, PeerIdentity
@@ -302,6 +303,7 @@ class Session:
                 local_public_key=None if self.host.principal is None else self.host.principal.public_key,
                 method=method.name,
                 tags=method.tags,
+                peer_address=peer.address,
             )
         )
         if authorizer in PURE_AUTHORIZERS:
@@ -375,7 +377,8 @@ class Session:
         """Answer with what a method raised."""
         known = error_of(error)
         if known.code is ErrorCode.INTERNAL:
-            log.error("%s called by %s failed", method.name, self, exc_info=error)
+            bug = None if isinstance(error, VanadiumError) else error
+            log.error("%s called by %s failed: %s", method.name, self, known, exc_info=bug)
         self._error(number, known.code, str(known), known.fields)
 
     def finish(self, number: int) -> None:

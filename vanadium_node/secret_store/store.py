@@ -2,23 +2,35 @@
 
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from vanadium_node import cbor
-from vanadium_node.errors import DecodeError, StorageError
-from vanadium_node.secret_store.known import key_of_secret
+from vanadium_node.errors import StorageError
+from vanadium_node.secret_store.known import id_of, key_of_secret
+from vanadium_node.secret_store.records import (
+    MIGRATIONS,
+    SELECT,
+    Record,
+    blessings_of,
+    digest_of,
+    seconds,
+)
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.storage.sqlite import Database, open_database
 
 SECRET_BYTES: Final = 256
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_SECRET_CHARACTERS: Final = 1024
 """A secret that is longer is none of ours; it is not even hashed."""
+
+PAGE_ROWS: Final = 256
+"""Records read at a time: a list of many neither fills the memory nor keeps others waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,31 +38,79 @@ class StoredSecret:
     """What is kept for a secret: the blessings it stands for, who stored them, and how it was used."""
 
     blessings: Blessings
-    created: datetime
-    created_by: str
-    uses: int
-    last_used: datetime | None
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """Which secrets are meant: all that is given must hold. `idle_since`: neither used nor made at or after that time."""
+
+    name: str | None = None
+    idle_since: datetime | None = None
+    is_damaged: bool | None = None
+
+    def match(self, record: Record) -> bool:
+        """Tell whether a record is one of those. Of a damaged one, neither name nor times can be believed."""
+        if self.is_damaged is not None and record.is_damaged != self.is_damaged:
+            return False
+        if record.is_damaged:
+            return self.name is None and self.idle_since is None
+        if self.name is not None and self.name not in record.names:
+            return False
+        return self.idle_since is None or record.idle_since < self.idle_since
 
 
 class SecretStore:
     """The secrets of one cluster agent."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, damaged: set[bytes]) -> None:
         self._database = database
+        self._damaged = damaged
 
-    async def new(self, blessings: Blessings, *, created_by: str, now: datetime) -> str:
+    def troubles(self) -> tuple[str, ...]:
+        """Return what is wrong with the store now, a sentence each; empty while all is well."""
+        found = [str(trouble) for trouble in self._database.troubles()]
+        if self._damaged:
+            some = ", ".join(sorted(map(id_of, self._damaged))[:8])
+            found.append(
+                f"the records of {len(self._damaged)} secrets are damaged ({some}); find them with 'secret list', forget them "
+                "with 'secret forget --damaged', and update their applications"
+            )
+        return tuple(found)
+
+    async def new(
+        self,
+        blessings: Blessings,
+        *,
+        created_by: str,
+        now: datetime,
+        ttl: timedelta | None = None,
+        secret: str | None = None,
+    ) -> str:
         """Make a secret that stands for the blessings and return its text form; it is durable when this returns.
+
+        `ttl`: how long what replicas get of them lives, to the second; None: as long as the agent lets it. `secret` is one
+        that `fresh_secret` gave, for those who want to know its id before it is good.
 
         Raises:
             StorageError: it could not be stored.
         """
-        secret = cbor.text(secrets.token_bytes(SECRET_BYTES))
-        row = (key_of_secret(secret), blessings.encode(), str(blessings), created_by, _seconds(now))
-        await self._database.write(
-            lambda db: _execute(
-                db, "INSERT INTO secrets (key, blessings, name, created_by, created) VALUES (?, ?, ?, ?, ?)", row
-            )
+        secret = secret or fresh_secret()
+        expires = blessings.expiry
+        row = (
+            key_of_secret(secret),
+            blessings.encode(),
+            str(blessings),
+            created_by,
+            seconds(now),
+            None if ttl is None else int(ttl.total_seconds()),
+            None if expires is None else seconds(expires),
         )
+        statement = (
+            "INSERT INTO secrets (key, blessings, name, created_by, created, ttl, expires, digest)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        await self._database.write(lambda db: _execute(db, statement, (*row, digest_of(*row))))
         return secret
 
     async def forget(self, secret: str) -> None:
@@ -61,6 +121,23 @@ class SecretStore:
         """
         key = key_of_secret(secret)
         await self._database.write(lambda db: _execute(db, "DELETE FROM secrets WHERE key = ?", (key,)))
+        self._damaged.discard(key)
+
+    async def forget_all(self, records: Sequence[Record], *, idle_since: datetime | None = None) -> None:
+        """Make the secrets of some records worthless, durably and together; those used since `idle_since` are kept.
+
+        Raises:
+            StorageError: they could not be forgotten.
+        """
+        limit = None if idle_since is None else seconds(idle_since)
+        rows = [(record.key, limit, limit) for record in records]
+        statement = "DELETE FROM secrets WHERE key = ? AND (? IS NULL OR coalesce(last_used, created) < ?)"
+
+        def change(db: sqlite3.Connection) -> None:
+            db.executemany(statement, rows)
+
+        await self._database.write(change)
+        self._damaged.difference_update(record.key for record in records)
 
     def find(self, secret: str) -> StoredSecret | None:
         """Return what is kept for a secret, None if it is unknown.
@@ -70,18 +147,31 @@ class SecretStore:
         """
         if len(secret) > MAX_SECRET_CHARACTERS:
             return None
-        rows = self._database.read(f"SELECT {_COLUMNS} FROM secrets WHERE key = ?", (key_of_secret(secret),))  # noqa: S608
-        return _stored(rows[0]) if rows else None
+        key = key_of_secret(secret)
+        rows = self._database.read(SELECT + " WHERE key = ?", (key,))
+        if not rows:
+            return None
+        record = Record.from_row(rows[0])
+        try:
+            return StoredSecret(blessings=blessings_of(rows[0], record), record=record)
+        except StorageError:
+            self._damaged.add(key)
+            raise
 
-    def page(self, after: bytes, size: int) -> list[tuple[bytes, StoredSecret]]:
-        """Return up to `size` secrets, by their hashes, that come after the one given (`b""`: the first).
+    def pages(self, criteria: Criteria = Criteria()) -> Iterator[list[Record]]:
+        """Yield the records that meet the criteria, some at a time; changes may be made between two pages.
 
         Raises:
-            StorageError: the database cannot be read, or a record is damaged.
+            StorageError: the database cannot be read.
         """
-        query = f"SELECT key, {_COLUMNS} FROM secrets WHERE key > ? ORDER BY key LIMIT ?"  # noqa: S608
-        rows = self._database.read(query, (after, size))
-        return [(key, _stored(row)) for key, *row in rows if isinstance(key, bytes)]
+        after = b""
+        while True:
+            rows = self._database.read(SELECT + " WHERE key > ? ORDER BY key LIMIT ?", (after, PAGE_ROWS))
+            records = list(map(Record.from_row, rows))
+            yield [record for record in records if criteria.match(record)]
+            if len(rows) < PAGE_ROWS:
+                return
+            after = records[-1].key
 
     async def record_use(self, secret: str, *, now: datetime) -> None:
         """Count one use of a secret.
@@ -89,67 +179,51 @@ class SecretStore:
         Raises:
             StorageError: it could not be stored.
         """
-        row = (_seconds(now), key_of_secret(secret))
+        row = (seconds(now), key_of_secret(secret))
         await self._database.write(
             lambda db: _execute(db, "UPDATE secrets SET uses = uses + 1, last_used = ? WHERE key = ?", row)
         )
 
     def count(self) -> int:
-        """Return how many secrets there are."""
+        """Return how many secrets there are.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
         ((number,),) = self._database.read("SELECT COUNT(*) FROM secrets")
         return int(str(number))
 
 
 @asynccontextmanager
 async def open_secret_store(path: Path) -> AsyncIterator[SecretStore]:
-    """Open the secrets kept in the database at `path`.
+    """Open the secrets kept in the database at `path`, and look at each record: 4 s for a million.
+
+    Damage ends nothing: what can be read is served, and `troubles` says what is wrong.
 
     Raises:
-        StorageError: it cannot be opened, or is damaged.
+        StorageError: the path cannot be used, or a newer version of this program wrote the file.
     """
-    async with open_database(path, _MIGRATIONS) as database:
-        yield SecretStore(database)
+    async with open_database(path, MIGRATIONS) as database:
+        damaged: set[bytes] = set()
+        if not database.troubles():
+            damaged = await trio.to_thread.run_sync(_damaged_of, database)
+        yield SecretStore(database, damaged)
 
 
-def _first_schema(db: sqlite3.Connection) -> None:
-    db.execute(
-        "CREATE TABLE secrets (key BLOB PRIMARY KEY, blessings BLOB NOT NULL, name TEXT NOT NULL, created_by TEXT NOT NULL,"
-        " created INTEGER NOT NULL, uses INTEGER NOT NULL DEFAULT 0, last_used INTEGER) WITHOUT ROWID, STRICT"
-    )
+def fresh_secret() -> str:
+    """Return the text form of a secret that stands for nothing yet."""
+    return cbor.text(secrets.token_bytes(SECRET_BYTES))
 
 
-_COLUMNS: Final = "blessings, created, created_by, uses, last_used"
-_MIGRATIONS: Final = (_first_schema,)
+def secret_id(secret: str) -> str:
+    """Return what a secret is called in lists and logs."""
+    return id_of(key_of_secret(secret))
+
+
+def _damaged_of(database: Database) -> set[bytes]:
+    records = map(Record.from_row, database.scan(SELECT))
+    return {record.key for record in records if record.is_damaged}
 
 
 def _execute(db: sqlite3.Connection, statement: str, row: tuple[object, ...]) -> None:
     db.execute(statement, row)
-
-
-def _stored(row: Sequence[object]) -> StoredSecret:
-    """Read a row of `_COLUMNS`."""
-    match row:
-        case (bytes(blessings), int(created), str(created_by), int(uses), (int() | None) as last_used):
-            pass
-        case _:
-            raise StorageError("the record of a secret is damaged", hint="forget the secret, and make a new one")
-    try:
-        return StoredSecret(
-            blessings=Blessings.decode(blessings),
-            created=_time(created),
-            created_by=created_by,
-            uses=uses,
-            last_used=None if last_used is None else _time(last_used),
-        )
-    except (DecodeError, OverflowError) as error:
-        raise StorageError(
-            f"the record of a secret is damaged: {error}", hint="forget the secret, and make a new one"
-        ) from error
-
-
-def _seconds(time: datetime) -> int:
-    return int(time.timestamp())
-
-
-def _time(seconds: int) -> datetime:
-    return _EPOCH + timedelta(seconds=seconds)

@@ -19,6 +19,7 @@ class AuthorizationRequest:
     local_public_key: PublicKey | None
     method: str = ""
     tags: frozenset[str] = frozenset()
+    peer_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

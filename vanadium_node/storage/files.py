@@ -110,6 +110,27 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file at `path`, which is made if need be, or fail at once: it says that `what` is in use.
+
+    Raises:
+        StorageError: another process holds it, or it cannot be made.
+    """
+    with explained("lock", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process uses {what}", hint="end it first, or choose another directory"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[None]:
     """Hold the lock file at `path`, which is made if need be; wait while another process, or task, holds it.

@@ -2,12 +2,15 @@
 
 Changes are functions of the connection, run by one writer in a thread, in the order they came; reads run on the trio thread
 over a connection of their own and see what is committed. Journal WAL with synchronous=FULL: what was acknowledged survives
-`kill -9` and power loss, what was not is there whole or not at all (https://sqlite.org/wal.html).
+`kill -9` and power loss, what was not is there whole or not at all (https://sqlite.org/wal.html). The log is written back
+into the database every 1000 pages, at the start and at the end.
+
+Whatever the disk does, the database stays open: damage is found at the start, and then nothing more is written and what can
+be read is; a write that the disk refuses fails, is tried again by and by, and until it succeeds `troubles` says so.
 """
 
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +19,24 @@ from typing import Final, TypeVar
 import trio
 
 from vanadium_node.errors import StorageError
-from vanadium_node.storage.files import PRIVATE_FILE, explained
+from vanadium_node.storage.sqlite_files import (
+    Migration,
+    Opened,
+    database_error,
+    is_about_damage,
+    is_about_the_disk,
+    open_files,
+)
 
 T = TypeVar("T")
 
 MAX_WAITING: Final = 1024
 """Changes that may wait for the writer; whoever brings one more waits to hand it over."""
 
+RETRY_SECONDS: Final = 5.0
+"""How often a disk that refused a write is tried again while nobody else writes."""
+
 Change = Callable[[sqlite3.Connection], None]
-Migration = Callable[[sqlite3.Connection], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +49,17 @@ class _Pending:
 class Database:
     """An open database. Use `open_database`."""
 
-    def __init__(self, path: Path, reader: sqlite3.Connection, changes: trio.MemorySendChannel[_Pending]) -> None:
+    def __init__(self, path: Path, opened: Opened, changes: trio.MemorySendChannel[_Pending]) -> None:
         self._path = path
-        self._reader = reader
+        self._opened = opened
         self._changes = changes
+        self._unwritten: StorageError | None = None
+        self._unread: StorageError | None = None
+
+    def troubles(self) -> tuple[StorageError, ...]:
+        """Return what is wrong with the database now: damage, or a disk that did not take the last write."""
+        found = (self._opened.fault, self._unread, self._unwritten)
+        return tuple(trouble for trouble in found if trouble is not None)
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Return the rows of a query over what is committed.
@@ -48,10 +67,23 @@ class Database:
         Raises:
             StorageError: the database cannot be read.
         """
+        return list(self.scan(query, parameters))
+
+    def scan(self, query: str, parameters: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
+        """Yield the rows of a query, which need not fit into memory. Close the iterator when it is not read to its end.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        if self._opened.reader is None:
+            raise self._opened.fault or StorageError(f"the database '{self._path}' is not open")
         try:
-            return self._reader.execute(query, parameters).fetchall()
+            yield from self._opened.reader.execute(query, parameters)
         except sqlite3.Error as error:
-            raise _failed("read", self._path, error) from error
+            failed = database_error("read", self._path, error)
+            if is_about_damage(error) or is_about_the_disk(error):
+                self._unread = failed
+            raise failed from error
 
     async def write(self, change: Change) -> None:
         """Make a change durable. When this returns, it is; when it is cancelled, the change may still be made.
@@ -59,60 +91,82 @@ class Database:
         Raises:
             StorageError: the change was not made.
         """
+        if self._opened.fault is not None:
+            raise StorageError(
+                f"nothing can be stored now: {self._opened.fault.message}", hint=self._opened.fault.hint
+            ) from self._opened.fault
         pending = _Pending(change)
         await self._changes.send(pending)
         await pending.done.wait()
         if pending.error is not None:
-            raise _failed("change", self._path, pending.error) from pending.error
+            raise database_error("change", self._path, pending.error) from pending.error
+
+    async def write_all(self, connection: sqlite3.Connection, changes: trio.MemoryReceiveChannel[_Pending]) -> None:
+        """Run changes until the channel is closed; all that wait at one time share a transaction."""
+        async with changes:
+            while True:
+                with trio.move_on_after(RETRY_SECONDS if self._unwritten else float("inf")) as waited:
+                    try:
+                        batch = [await changes.receive()]
+                    except trio.EndOfChannel:
+                        return
+                if waited.cancelled_caught:
+                    batch = [_Pending(_try_the_disk)]
+                while True:
+                    try:
+                        batch.append(changes.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(_commit, connection, batch)
+                self._note(batch)
+                for pending in batch:
+                    pending.done.set()
+
+    def _note(self, batch: Sequence[_Pending]) -> None:
+        """Remember whether the disk took the last write; an error of a change itself says nothing about the disk."""
+        if any(pending.error is None for pending in batch):
+            self._unwritten = None
+        for pending in batch:
+            if pending.error is not None and (is_about_the_disk(pending.error) or is_about_damage(pending.error)):
+                self._unwritten = database_error("write", self._path, pending.error)
 
 
 @asynccontextmanager
 async def open_database(path: Path, migrations: Sequence[Migration]) -> AsyncIterator[Database]:
     """Open the database at `path`, made if need be, check it, and bring its schema up to date.
 
-    `migrations[n]` turns schema version n into n + 1; each is one transaction, the version included.
+    `migrations[n]` turns schema version n into n + 1; each is one transaction, the version included. A damaged database is
+    opened for reading as far as that goes: `troubles` says so, and writing fails.
 
     Raises:
-        StorageError: it cannot be opened, is damaged, or was written by a newer version of this program.
+        StorageError: the path cannot be used, a migration failed, or a newer version of this program wrote the file.
     """
-    writer = await trio.to_thread.run_sync(_prepare, path, migrations)
-    try:
-        reader = _connect(path)
-        reader.execute("PRAGMA query_only = ON")
-    except BaseException:
-        writer.close()
-        raise
+    opened = await trio.to_thread.run_sync(open_files, path, migrations)
     send, receive = trio.open_memory_channel[_Pending](MAX_WAITING)
+    database = Database(path, opened, send)
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_write_all, writer, receive)
+            if opened.writer is not None:
+                nursery.start_soon(database.write_all, opened.writer, receive)
             async with send:
                 try:
-                    yield Database(path, reader, send)
+                    yield database
                 except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
                     failure = error
     finally:
-        reader.close()
-        writer.close()
+        for connection in (opened.reader, opened.writer):
+            if connection is not None:
+                connection.close()
     if failure is not None:
         raise failure
 
 
-async def _write_all(connection: sqlite3.Connection, changes: trio.MemoryReceiveChannel[_Pending]) -> None:
-    """Run changes until the channel is closed; all that wait at one time share a transaction."""
-    async with changes:
-        async for first in changes:
-            batch = [first]
-            while True:
-                try:
-                    batch.append(changes.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(_commit, connection, batch)
-            for pending in batch:
-                pending.done.set()
+def _try_the_disk(connection: sqlite3.Connection) -> None:
+    """Write something that changes nothing: the schema's version as it is."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 def _commit(connection: sqlite3.Connection, batch: Sequence[_Pending]) -> None:
@@ -136,59 +190,3 @@ def _try(connection: sqlite3.Connection, batch: Sequence[_Pending]) -> bool:
             pending.error = error
         return False
     return True
-
-
-def _prepare(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
-    with explained("open the database", path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE))
-    connection = _connect(path)
-    try:
-        _check(connection, path)
-        _migrate(connection, path, migrations)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error as error:
-        raise _failed("open", path, error) from error
-    return connection
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    except sqlite3.Error as error:
-        raise _failed("check", path, error) from error
-    if verdict != "ok":
-        raise StorageError(f"the database '{path}' is damaged: {verdict}", hint="restore it from a backup")
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(migrations):
-            raise StorageError(
-                f"the database '{path}' has schema version {version}; this program knows up to {len(migrations)}",
-                hint="run a version of the program at least as new as the one that wrote it",
-            )
-        for number in range(version, len(migrations)):
-            connection.execute("BEGIN IMMEDIATE")
-            migrations[number](connection)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise _failed("bring up to date", path, error) from error
-
-
-def _failed(attempt: str, path: Path, error: Exception) -> StorageError:
-    return StorageError(
-        f"cannot {attempt} the database '{path}': {error}",
-        hint="check the disk's space and health, and who owns the file",
-    )
