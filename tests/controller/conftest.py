@@ -1,14 +1,17 @@
 """Shared fixtures: a real API server, a cluster agent that only counts, settings, and the walkthrough's Deployment."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from agent_parties import START
 from hand_kubelet import hand_kubelet
+from stand_ins import ControllerProcess
 
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
@@ -122,3 +125,11 @@ def deployment() -> dict[str, Any]:
             "template": {"metadata": {"labels": {"application": "fortuned"}}, "spec": {"containers": [container]}},
         },
     }
+
+
+@pytest.fixture
+def cli(tmp_path: Path, client: KubeClient, kubeconfig: Path) -> ControllerProcess:
+    """The command line, led to the test's namespace, with the settings of `settings`."""
+    agent = {**DOCUMENT["clusterAgent"], "namespace": client.namespace}
+    (tmp_path / "vkube.cfg").write_text(json.dumps({**DOCUMENT, "clusterAgent": agent}))
+    return ControllerProcess(tmp_path, ("--kubeconfig", str(kubeconfig), "-n", client.namespace))

@@ -33,6 +33,7 @@ from vanadium_node.cli.controller_setup import (
     update_config,
     upgrade_cluster,
 )
+from vanadium_node.cli.controller_status import doctor, status
 from vanadium_node.cli.output import emit, note, run_async
 
 
@@ -54,7 +55,7 @@ from vanadium_node.cli.output import emit, note, run_async
 )
 @click.option("--kubectl", metavar="PROGRAM", default="kubectl", show_default=True, help="The kubectl to run.")
 @click.option("--gcloud", metavar="PROGRAM", default="gcloud", show_default=True, help="The gcloud to run.")
-@click.option("--no-headers", is_flag=True, hidden=True, help="Accepted for the original's scripts.")
+@click.option("--no-headers", is_flag=True, help="Leave headers out of tables, for scripts.")
 @click.option(
     "--v23.credentials",
     "--credentials",
@@ -84,7 +85,6 @@ def command(
     cluster_agent_address: str | None,
 ) -> None:
     """Start, update and stop applications on Kubernetes, each replica with a key and a name of its own."""
-    del no_headers
     ctx.obj = Options(
         config=Path(config),
         is_config_given=ctx.get_parameter_source("config") is not click.core.ParameterSource.DEFAULT,
@@ -97,6 +97,7 @@ def command(
         gcloud=gcloud,
         credentials=None if credentials is None else Path(credentials),
         cluster_agent_address=cluster_agent_address,
+        no_headers=no_headers,
     )
 
 
@@ -329,7 +330,16 @@ async def gc(options: Options, dry_run: bool, older_than: timedelta) -> None:
     note(f"{len(unused)} {'found' if dry_run else 'removed'}.")
 
 
-for more in (config_group, update_config, build_images, build_docker_images, create_secrets, upgrade_cluster):
+for more in (
+    config_group,
+    update_config,
+    build_images,
+    build_docker_images,
+    create_secrets,
+    upgrade_cluster,
+    status,
+    doctor,
+):
     command.add_command(more)
 
 

@@ -63,6 +63,7 @@ class Options:
     gcloud: str
     credentials: Path | None
     cluster_agent_address: str | None
+    no_headers: bool = False
 
     def choice(self) -> Choice:
         """Return what was said about the cluster."""
@@ -104,8 +105,11 @@ class Options:
 
         return open_principal(credentials=self.credentials)
 
-    def cluster_agent(self, site: Site, base_blessings: str | None = None) -> RemoteClusterAgent:
-        """Return the way to the site's cluster agent; nothing is opened yet."""
+    def cluster_agent(
+        self, site: Site, base_blessings: str | None = None, *, patience: timedelta | None = None
+    ) -> RemoteClusterAgent:
+        """Return the way to the site's cluster agent; nothing is opened yet. `patience`: for a load balancer's address."""
+        from vanadium_node.controller.endpoint import ADDRESS_PATIENCE
         from vanadium_node.controller.remote_agent import RemoteClusterAgent
 
         return RemoteClusterAgent(
@@ -113,6 +117,7 @@ class Options:
             open_principal=self.principal,
             address=self.cluster_agent_address,
             base_blessings=base_blessings,
+            patience=ADDRESS_PATIENCE if patience is None else patience,
         )
 
     async def identity(self, extension: str | None, base_blessings: str | None) -> Identity | None:

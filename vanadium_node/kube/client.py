@@ -6,9 +6,11 @@ controller. One client serves one cluster as one user, in one trio run.
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -110,6 +112,17 @@ class KubeClient:
         """Return the server's version."""
         return ServerVersion.from_answer(await self.request("GET", "/version", doing="ask the cluster for its version"))
 
+    async def clock_ahead(self) -> timedelta | None:
+        """Return by how much this machine's clock is ahead of the server's, to a second or two; None if it does not say."""
+        before = datetime.now(UTC)
+        response = await self._send("GET", "/version", {}, None, JSON_TYPE, "ask the cluster for the time")
+        after = datetime.now(UTC)
+        try:
+            theirs = parsedate_to_datetime(response.headers["Date"])
+        except (KeyError, ValueError):
+            return None
+        return before + (after - before) / 2 - theirs
+
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Manifest:
         """Return the object.
 
@@ -129,9 +142,16 @@ class KubeClient:
             raise
 
     async def list(
-        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = "", page: int = 500
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        page: int = 500,
+        keep: Callable[[Manifest], Manifest] | None = None,
     ) -> Listing:
-        """Return the objects that match the selectors, read in pages.
+        """Return the objects that match the selectors, read in pages; `keep` says what of each is worth its memory.
 
         Raises:
             KubernetesError: also with status 410 when the list changed too much between its pages; ask again then.
@@ -141,7 +161,8 @@ class KubeClient:
         while True:
             doing = f"list {resource.title(namespace, None)}"
             answer = await self.request("GET", resource.path(namespace), query=query, doing=doing)
-            items += answer.get("items") or ()
+            found = answer.get("items") or ()
+            items += found if keep is None else map(keep, found)
             token = (answer.get("metadata") or {}).get("continue")
             if not token:
                 return Listing(items=tuple(items), resource_version=resource_version_of(answer))
