@@ -1,6 +1,7 @@
 """Who is let in, who is talked to, and until when: names, reasons, patterns, caveats on open connections."""
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedErr
 from vanadium_node.rpc import connect, serve
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.authorization import permissions_authorizer
+from vanadium_node.security.blessing import Chain
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.cose import LocalSigner, SignatureType
 from vanadium_node.security.keys import PrivateKey
@@ -55,6 +57,28 @@ async def test_a_server_without_a_recognized_name_is_refused_before_it_sees_anyt
         async with connect(name, stranger, insecure=True, now=family.clock) as client:
             assert client.server.presented == ("root:server",)
             assert client.server.names == ()
+
+
+async def test_both_ends_verify_the_same_chains_once(family: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second connection costs no verification of chains at either end, and new blessings one at the end that reads them."""
+    verified: list[int] = []
+    verify = Chain.verify
+
+    def counted(encoded: Sequence[bytes]) -> Chain:
+        verified.append(1)
+        return verify(encoded)
+
+    monkeypatch.setattr(Chain, "verify", counted)
+    async with served(family) as server:
+        name = f"/{server.addresses[0]}"
+        for _ in range(3):
+            async with connect(name, family.client, now=family.clock) as client:
+                assert await client.call("Echo", "x") == "x"
+        assert len(verified) == 2
+        await bless_again(family, family.client, "client:again", Caveat.unconstrained())
+        async with connect(name, family.client, now=family.clock) as client:
+            assert await client.call("Echo", "x") == "x"
+        assert len(verified) == 3
 
 
 @pytest.mark.parametrize(

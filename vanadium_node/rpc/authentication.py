@@ -30,7 +30,16 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
     """
     received = 0
     data = b""
+    waits = channel.is_server
     while True:
+        if waits:
+            data = await _receive(sock)
+            received += len(data)
+            if not data:
+                raise UnreachableError("the peer closed the connection during the TLS handshake")
+            if received > MAX_HANDSHAKE_BYTES:
+                raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
+        waits = True
         try:
             is_done = channel.shake_hands(data)
         except ProtocolError:
@@ -39,12 +48,6 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
         await _send(sock, channel.take_pending())
         if is_done:
             return
-        data = await _receive(sock)
-        received += len(data)
-        if not data:
-            raise UnreachableError("the peer closed the connection during the TLS handshake")
-        if received > MAX_HANDSHAKE_BYTES:
-            raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
 
 
 async def _receive(sock: socket.socket) -> bytes:

@@ -254,13 +254,15 @@ class Client:
             case other:
                 raise ProtocolError(f"{self.name} began with a frame of kind {type(other).__name__}")
         self._check_server("")
-        await self._show(principal)
+        await self._show(principal)  # it is sent with the first call, or when `run` begins
         self._handle(events[1:])
 
     def _verify(self, auth: Auth) -> PeerTrust:
         """Return what the server has proved. Raises ProtocolError and NotTrustedError naming it."""
+        principal = self._trusting.principal
         try:
-            credentials = verify_auth(auth, Role.SERVER, self._binding)
+            chains = None if principal is None else principal.chains
+            credentials = verify_auth(auth, Role.SERVER, self._binding, chains)
         except PeerError as error:
             raise type(error)(f"{self.name}: {error.message}") from error
         return PeerTrust(credentials, self.server.address, self._trusting.validators)
@@ -275,7 +277,6 @@ class Client:
         self._wants_discharges = discharging is not None and needs_discharges(mine, is_for_call=True)
         self._local_names = names_of(mine, principal.roots)
         self._link.connection.send_auth(auth)
-        self._link.flush()
 
     def _needs_preparation(self) -> bool:
         """Tell whether this end has to show itself again before a call, or to fetch discharges for the call."""
@@ -337,18 +338,15 @@ class Client:
         self.server = identity
 
     async def run(self) -> None:
-        """Read from the server until the connection is over; then fail what still waits."""
+        """Read from the server until the connection is over, and end calls whose time is; then fail what still waits."""
+        self._link.flush()
         while True:
-            events = await self._link.receive()
-            if events is None:
+            with self._deadlines.until_earliest():
+                while (events := await self._link.receive()) is not None and self._handle(events):
+                    pass
                 break
-            if not self._handle(events):
-                break
+            self._deadlines.expire()
         self.end(f"the connection to {self.name} ended: {self._link.fault or 'the server closed it'}")
-
-    async def watch_deadlines(self) -> None:
-        """End calls whose time is over, until cancelled."""
-        await self._deadlines.run()
 
     def end(self, reason: str) -> None:
         """Fail all calls, and those still to come."""

@@ -78,7 +78,6 @@ async def connect(
                     connection = await sockets.dial(target.address)
                     client = await _open(target, connection, trusting, limits, nursery)
                 nursery.start_soon(client.run)
-                nursery.start_soon(client.watch_deadlines)
                 try:
                     yield client
                 finally:

@@ -57,10 +57,13 @@ async def _dial_ip(host: str, port: int, version: int, own: str | None) -> socke
         if own is not None:
             connection.bind((own, 0))
         code = connection.connect_ex((host, port))
-        if code == errno.EINPROGRESS:
+        if code == errno.EINPROGRESS and (code := connection.connect_ex((host, port))) == errno.EALREADY:
             await trio.lowlevel.wait_writable(connection)
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code not in (
+            0,
+            errno.EISCONN,
+        ):  # the second attempt tells what became of the first: nothing waits on one machine
             raise OSError(code, os.strerror(code))
     except BaseException:
         connection.close()

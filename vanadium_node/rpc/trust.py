@@ -19,6 +19,12 @@ from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.validation import CallContext, Validation, Validator, validate
 from vanadium_node.wire.handshake import Credentials
 
+_OF_ALL_METHODS: Final = frozenset(
+    {CaveatId.CONST, CaveatId.EXPIRY, CaveatId.NOT_BEFORE, CaveatId.PEER_BLESSINGS, CaveatId.PEER_ADDRESS}
+)
+"""Caveats that hold for every method of a connection alike, or for none."""
+
+_ALL_METHODS: Final[tuple[str, frozenset[str]]] = ("", frozenset())
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 MAX_REMEMBERED: Final = 256
 """Methods for which outcomes are remembered at once; a server has few, and a client's caller could invent many."""
@@ -42,6 +48,7 @@ class PeerTrust:
         self._outcomes: dict[tuple[str, frozenset[str]], _Outcome] = {}
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
+        self._is_for_all_methods = all(caveat.id in _OF_ALL_METHODS for caveat in self._caveats())
 
     def judge(
         self,
@@ -57,7 +64,7 @@ class PeerTrust:
         if roots is not self._roots or local_names != self._local_names:
             self._outcomes.clear()
             self._roots, self._local_names = roots, local_names
-        key = (method, tags)
+        key = _ALL_METHODS if self._is_for_all_methods else (method, tags)
         known = None if discharges else self._outcomes.get(key)
         if known is not None and known.since <= now < known.until:
             return known.identity, known.validation

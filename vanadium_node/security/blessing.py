@@ -83,13 +83,15 @@ class ChainCache:
     """Remembers verified chains by their whole encoding, for one owner; the least recently used ones are dropped.
 
     The key is every byte of the chain, so that nothing can stand in for a chain that was verified; the bound is in bytes, so that
-    strangers with long chains cannot fill the memory.
+    strangers with long chains cannot fill the memory. Whole blessings are remembered beside their chains, in as many bytes.
     """
 
     def __init__(self, max_bytes: int = 4 * 1024 * 1024) -> None:
         self._chains: OrderedDict[tuple[bytes, ...], Chain] = OrderedDict()
         self._bytes = 0
         self._max_bytes = max_bytes
+        self._blessings: OrderedDict[bytes, Blessings] = OrderedDict()
+        self._blessings_bytes = 0
 
     def __len__(self) -> int:
         return len(self._chains)
@@ -110,6 +112,21 @@ class ChainCache:
         else:
             self._chains.move_to_end(encoded)
         return chain
+
+    def find(self, encoded: bytes) -> "Blessings | None":
+        """Return the blessings with this encoding, if they were decoded before."""
+        blessings = self._blessings.get(encoded)
+        if blessings is not None:
+            self._blessings.move_to_end(encoded)
+        return blessings
+
+    def keep(self, blessings: "Blessings") -> None:
+        """Remember blessings that were decoded with this cache."""
+        if blessings.encoded not in self._blessings:
+            self._blessings[blessings.encoded] = blessings
+            self._blessings_bytes += _cost((blessings.encoded,))
+            while self._blessings_bytes > self._max_bytes:
+                self._blessings_bytes -= _cost((self._blessings.popitem(last=False)[0],))
 
 
 def _cost(encoded: tuple[bytes, ...]) -> int:
@@ -151,12 +168,15 @@ class Blessings:
         return cls(encoded, unique)
 
     @classmethod
-    def decode(cls, encoded: bytes, cache: ChainCache | None = None) -> Self:
+    def decode(cls, encoded: bytes, cache: ChainCache | None = None) -> "Blessings":
         """Read blessings and check every signature; sizes and counts are checked before.
 
         Raises:
             DecodeError: something about them is not right.
         """
+        known = None if cache is None else cache.find(encoded)
+        if known is not None:
+            return known
         value = cbor.decode(encoded, max_bytes=MAX_ENCODED_BYTES)
         if not (isinstance(value, list) and 0 < len(value) <= MAX_CHAINS):
             raise DecodeError(f"blessings are not an array of 1 to {MAX_CHAINS} chains")
@@ -173,10 +193,12 @@ class Blessings:
             raise DecodeError(f"the blessings cannot be read: {error}") from error
         if blessings.encoded != encoded:
             raise DecodeError("blessings hold the same chain twice")
+        if cache is not None:
+            cache.keep(blessings)
         return blessings
 
     @classmethod
-    def parse(cls, line: str) -> Self:
+    def parse(cls, line: str) -> "Blessings":
         """Read the text form.
 
         Raises:

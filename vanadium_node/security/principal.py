@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from vanadium_node.errors import InputError
-from vanadium_node.security.blessing import Blessings, Chain
+from vanadium_node.security.blessing import Blessings, Chain, ChainCache
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.certificate import Certificate, chain_digest
 from vanadium_node.security.cose import LocalSigner, SignatureType, Signer
@@ -50,6 +50,8 @@ class Principal:
         self.roots = BlessingRoots() if roots is None else roots
         self.discharges = DischargeCache()
         """Discharges that were fetched for its blessings."""
+        self.chains = ChainCache()
+        """Chains of peers that were verified on its behalf."""
 
     @classmethod
     async def create(cls, signer: Signer | PrivateKey, name: str) -> "Principal":

@@ -35,7 +35,9 @@ class BlessingStore:
         """Return all blessings to be shown to a server with these names; None: there are none."""
         known = tuple(names)
         matching = [blessings for pattern, blessings in self.peers.items() if pattern.matches(known)]
-        return Blessings.union(*matching) if matching else None
+        if len(matching) < 2:
+            return matching[0] if matching else None
+        return Blessings.union(*matching)
 
     def encode(self) -> bytes:
         """Return the canonical encoding: [default or null, [[pattern, blessings], …]]."""

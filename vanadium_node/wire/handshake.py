@@ -101,6 +101,14 @@ def auth_frame(public_key: PublicKey, blessings: Blessings | None, discharges: S
     return Auth(0, list(VERSIONS), public_key.der, encoded, list(discharges), signed)
 
 
+def _key(auth: Auth, cache: ChainCache | None) -> PublicKey:
+    """Return the key that the peer says is its own; one that has been read before, with the blessings it shows, if it can be."""
+    known = None if cache is None or auth.blessings is None else cache.find(auth.blessings)
+    if known is not None and known.public_key.der == auth.public_key:
+        return known.public_key
+    return PublicKey.decode(auth.public_key)
+
+
 def verify_auth(auth: Auth, role: Role, binding: bytes, cache: ChainCache | None = None) -> Credentials:
     """Return what the peer with that role has proved by its `auth` frame on the channel with that binding.
 
@@ -116,7 +124,7 @@ def verify_auth(auth: Auth, role: Role, binding: bytes, cache: ChainCache | None
             f"the peer speaks versions {auth.versions[:8]} of the protocol, and this end {list(VERSIONS)}"
         )
     try:
-        key = PublicKey.decode(auth.public_key)
+        key = _key(auth, cache)
         signed = verify_signed(SignatureType.SESSION, auth.signature, key, max_bytes=_MAX_SIGNED_BYTES)
         shown = hashlib.sha256(cbor.encode([auth.versions, key.der, auth.blessings, auth.discharges])).digest()
         if signed != cbor.encode([role.value, binding, shown]):
