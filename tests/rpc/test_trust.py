@@ -75,7 +75,7 @@ async def test_both_ends_verify_the_same_chains_once(family: Parties, monkeypatc
             async with connect(name, family.client, now=family.clock) as client:
                 assert await client.call("Echo", "x") == "x"
         assert len(verified) == 2
-        await bless_again(family, family.client, "client:again", Caveat.unconstrained())
+        await bless_again(family, family.client, "server:again", Caveat.unconstrained())
         async with connect(name, family.client, now=family.clock) as client:
             assert await client.call("Echo", "x") == "x"
         assert len(verified) == 3
