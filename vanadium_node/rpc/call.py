@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vanadium_node.rpc.tracing import TraceContext
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.validation import Rejected
@@ -52,3 +53,9 @@ class Call:
     granted: Blessings | None
     """Blessings that the caller gives to this server with the call; they are bound to the server's key."""
     trace_id: str
+    """The caller's `traceparent` as it came; empty where it sent none."""
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The W3C trace that the call belongs to, if any. Calls made while it is served continue it by themselves."""
+        return TraceContext.parse(self.trace_id) if self.trace_id else None

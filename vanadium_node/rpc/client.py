@@ -38,6 +38,7 @@ from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name
 from vanadium_node.rpc.tls import TlsChannel
+from vanadium_node.rpc.tracing import outgoing_traceparent
 from vanadium_node.rpc.trust import PeerTrust, names_of
 from vanadium_node.rpc.types import Codec, codec_of, to_wire
 from vanadium_node.security.authorization import describe_peer
@@ -111,7 +112,8 @@ class Client:
         """Call a method and return its result, checked against the type `returns` (by default, whatever CBOR carries).
 
         `granted` are blessings for the server, bound to its key. The scope's own deadline counts too, if it is earlier than
-        `timeout` seconds from now. Cancelling the caller cancels the method.
+        `timeout` seconds from now. Cancelling the caller cancels the method. `trace_id` is a W3C `traceparent`; without one
+        the current trace goes on (`tracing`).
 
         Raises:
             CallError: the method's error, or `timeout`.
@@ -200,7 +202,7 @@ class Client:
             has_items=has_items,
             granted=None if granted is None else granted.encoded,
             discharges=discharges,
-            trace_id=trace_id,
+            trace_id=trace_id or outgoing_traceparent(),
         )
 
     async def _deadline(self, timeout: float | None) -> float:

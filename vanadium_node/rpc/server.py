@@ -26,8 +26,10 @@ from vanadium_node.rpc.authentication import shake_hands, sign_auth
 from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE
+from vanadium_node.rpc.intercepting import Interceptor, intercepted
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import parse_listen_address
+from vanadium_node.rpc.observing import Handshake, Observer, observers_of
 from vanadium_node.rpc.reserved import objects_of
 from vanadium_node.rpc.service import Service
 from vanadium_node.rpc.session import Host, Session, log
@@ -109,12 +111,14 @@ class Server:
         """Serve a connection, or close it when there are too many strangers; the idlest one makes room when full."""
         limits = self._host.limits
         if self._unauthenticated >= limits.max_unauthenticated:
+            self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
             log.warning("closed a new connection: %d others have not authenticated yet", self._unauthenticated)
             connection.close()
             return
         if len(self._sessions) >= limits.max_connections:
             idle = [session for session in self._sessions if session.is_quiet]
             if not idle:
+                self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
                 log.warning("closed a new connection: all %d are busy", len(self._sessions))
                 connection.close()
                 return
@@ -136,6 +140,9 @@ class Server:
             except OSError:
                 return  # it was gone before we looked
             self._unauthenticated += 1
+            observer, since = self._host.observer, trio.current_time()
+            observer.connection_opened()
+            outcome = Handshake.LEFT
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = (
                     trio.current_time() + self._host.limits.handshake_timeout.total_seconds()
@@ -147,16 +154,24 @@ class Server:
                     self._sessions[session] = None
                     is_known = await self._until_known(session)
                     if is_known:
+                        observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
                         self._unauthenticated -= 1
                         nursery.cancel_scope.deadline = inf
                         await self._until_end(session)
                 except (VanadiumError, OSError) as error:
                     # A connection that is only opened and closed is a probe, or a client that changed its mind.
+                    outcome = Handshake.FAILED if isinstance(error, PeerError) else Handshake.LEFT
                     level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
                     log.log(level, "connection from %s ended before it was up: %s", address or f"user {uid}", error)
                 finally:
                     if not is_known:
                         self._unauthenticated -= 1
+                        if nursery.cancel_scope.cancel_called:
+                            outcome = Handshake.TIMEOUT
+                        elif session is not None and session.link.is_peers_fault:
+                            outcome = Handshake.FAILED
+                        observer.handshake_ended(outcome, trio.current_time() - since)
+                    observer.connection_closed()
                     if nursery.cancel_scope.cancel_called:
                         log.info("connection from %s has not authenticated in time", address or f"user {uid}")
                     if session is not None:
@@ -300,17 +315,24 @@ async def serve(
     now: Callable[[], datetime] = _utc_now,
     unix_mode: int | None = None,
     drain_timeout: timedelta = DRAIN_TIMEOUT,
+    interceptors: Sequence[Interceptor] = (),
+    observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Server]:
     """Serve objects (one, or several by suffix) until the block is left; then drain for `drain_timeout`.
 
-    `principal` may be None where all of `listen` are unix sockets. `unix_mode` are the permissions of those.
+    `principal` may be None where all of `listen` are unix sockets. `unix_mode` are the permissions of those. `interceptors`
+    surround every call (`intercepting`), `observers` hear of everything (`observing`, `metrics`). With the logger
+    `vanadium_node.rpc.calls` at debug, each call is a line of the log.
 
     Raises:
         InputError: an address to listen on is none.
         ConfigurationError, StorageError: it cannot be listened on.
     """
     addresses = [parse_listen_address(text) for text in listen]
-    objects = objects_of(services if isinstance(services, Mapping) else {"": services})
+    observer = observers_of(observers)
+    objects = intercepted(
+        objects_of(services if isinstance(services, Mapping) else {"": services}), interceptors, observer or None
+    )
     listeners: list[socket.socket] = []
     failure: Exception | None = None
     try:
@@ -329,6 +351,7 @@ async def serve(
                 now=now,
                 workers=Workers(nursery),
                 deadlines=deadlines,
+                observer=observer,
                 discharging=None if principal is None else discharging_of(principal, now),
             )
             server = Server(host, listeners, server_context(now()))

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -31,7 +32,9 @@ from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.observing import Observer, RefusedCall
 from vanadium_node.rpc.service import Method
+from vanadium_node.rpc.tracing import TraceContext, enter_trace
 from vanadium_node.rpc.trust import PeerTrust, names_of
 from vanadium_node.rpc.workers import Worker, Workers
 from vanadium_node.security.authorization import (
@@ -82,6 +85,7 @@ class Host:
     """What is shown with the server's own blessings."""
     discharged: Blessings | None = None
     """The blessings that those were fetched for."""
+    observer: Observer = field(default_factory=Observer)
     chains: ChainCache = field(default_factory=ChainCache)
     became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Whoever waits for calls to end is woken when a connection has none any more."""
@@ -109,6 +113,8 @@ class Running:
 
     async def run(self) -> None:
         """Run the method and answer."""
+        if self.call.trace_id:
+            enter_trace(self.call.trace_id)
         try:
             if self.method.items_out is not None:
                 await self.session.stream_items(self)
@@ -228,13 +234,12 @@ class Session:
         try:
             peer, refusal = self._judge(method, request)
             if refusal is not None:
-                log.info("refused %s of %s to %s: %s", method.name, self._own_name(), self, refusal.reason)
-                self._error(number, ErrorCode.NO_ACCESS, f"{method.name} is refused: {refusal.reason}")
+                self._refuse(request, method, ErrorCode.NO_ACCESS, refusal.reason)
                 return
             values = self._arguments(method, request)
             granted = None if request.granted is None else self._granted(request.granted)
         except InputError as error:
-            self._error(number, ErrorCode.BAD_ARG, f"{method.name}: {error.message}")
+            self._refuse(request, method, ErrorCode.BAD_ARG, error.message)
             return
         except Exception as error:  # noqa: BLE001 - authorizers, validators and value types are the application's
             self.answer_error(number, method, error)
@@ -420,19 +425,61 @@ class Session:
 
     def _refuse_unknown(self, request: Request, has_object: bool) -> None:
         if has_object:
-            sentence = f"there is no method '{clip(request.method, 80)}'"
-            self._error(request.stream, ErrorCode.UNKNOWN_METHOD, f"{sentence}; '__signature' tells what there is")
+            sentence = f"there is no method '{clip(request.method, 80)}'; '__signature' tells what there is"
+            self._refuse(request, None, ErrorCode.UNKNOWN_METHOD, sentence)
         else:
-            self._error(request.stream, ErrorCode.UNKNOWN_OBJECT, f"there is no object '{clip(request.suffix, 80)}'")
+            sentence = f"there is no object '{clip(request.suffix, 80)}'"
+            self._refuse(request, None, ErrorCode.UNKNOWN_OBJECT, sentence)
+
+    def _refuse(
+        self,
+        request: Request,
+        method: Method | None,
+        code: ErrorCode,
+        reason: str,
+        fields: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Answer a call that is not run, and say so: both ends' names, what was wanted, and why not."""
+        name = clip(request.method, 80) if method is None else method.name
+        local_names, trace = self._own_names(), TraceContext.parse(request.trace_id)
+        log.info(
+            "refused %s of %s to %s: %s",
+            name,
+            ",".join(local_names) or "this server",
+            self,
+            reason,
+            extra={
+                "method": name,
+                "code": code.value,
+                "local_names": list(local_names),
+                "peer": str(self),
+                "trace_id": "" if trace is None else trace.trace_id,
+            },
+        )
+        known = "" if method is None else method.name
+        self.host.observer.call_refused(RefusedCall(method=known, code=code, reason=reason, peer=str(self)))
+        sentence = reason if method is None else _REFUSALS[code].format(method.name, reason)
+        self._error(request.stream, code, sentence, fields)
 
     def _error(
         self, number: int, code: ErrorCode, sentence: str, fields: Mapping[str, str | int] | None = None
     ) -> None:
         self.link.connection.send_error(number, code, clip(sentence, MAX_SENTENCE), fields or {})
 
-    def _own_name(self) -> str:
-        return ",".join(self._local_names) or "this server"
+    def _own_names(self) -> tuple[str, ...]:
+        """Return the names of this end for the log, also where no call was judged yet."""
+        principal = self.host.principal
+        return names_of(self.shown, principal.roots) if principal is not None else ()
 
 
 ITEMS_IN_A_ROW: Final = 64
 """A method that yields without waiting lets others run after so many items; its credit may last for a hundred thousand."""
+
+_REFUSALS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
+    {
+        ErrorCode.NO_ACCESS: "{} is refused: {}",
+        ErrorCode.BAD_ARG: "{}: {}",
+        ErrorCode.OVERLOADED: "{} is not run now: {}",
+    }
+)
+"""What the caller is told when a method is not run, with the method's name and the reason."""
