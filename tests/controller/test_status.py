@@ -264,3 +264,14 @@ async def test_as_a_user(cli: ControllerProcess, started: Any) -> None:
     refused = await cli("status", "nope")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("vanadium-node: there is no application 'nope'")
+
+
+async def test_watching_as_a_user(cli: ControllerProcess, started: Any, client: KubeClient) -> None:
+    """Piped, each change is some lines; Ctrl-C ends it with exit status 130 and one sentence."""
+    async with cli.running("--no-headers", "status", "--watch") as process:
+        with trio.fail_after(SECONDS):
+            assert (await process.line()).startswith("Deployment/fortuned")
+            await client.patch(DEPLOYMENT, client.namespace, "fortuned", {"spec": {"replicas": 3}})
+            while "/3" not in await process.line():
+                pass
+            assert await process.interrupted() == (130, "vanadium-node: interrupted\n")

@@ -2,10 +2,15 @@
 
 import json
 import os
+import signal
 import stat
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -55,11 +60,47 @@ class ControllerProcess:
     folder: Path
     options: tuple[str, ...]
 
-    async def __call__(self, *arguments: str) -> Finished:
-        """Run a command to its end."""
+    def _start(self, arguments: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
         command = [sys.executable, "-m", "vanadium_node", "controller", *self.options, *arguments]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("V23_")}
-        done = await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, cwd=self.folder, env=environment
-        )
+        return command, {"cwd": self.folder, "env": environment}
+
+    async def __call__(self, *arguments: str) -> Finished:
+        """Run a command to its end."""
+        command, how = self._start(arguments)
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False, **how)
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    @asynccontextmanager
+    async def running(self, *arguments: str) -> AsyncIterator["Running"]:
+        """Run a command while the block lasts."""
+        command, how = self._start(arguments)
+        async with trio.open_nursery() as nursery:
+            run = partial(trio.run_process, command, stdout=PIPE, stderr=PIPE, check=False, **how)
+            yield Running(await nursery.start(run))
+            nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Running:
+    """A command that runs, read line by line."""
+
+    process: trio.Process
+    _rest: bytes = b""
+
+    async def line(self) -> str:
+        """Return the next line of its standard output."""
+        assert self.process.stdout is not None
+        while b"\n" not in self._rest:
+            data = await self.process.stdout.receive_some(4096)
+            assert data, "the command ended"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    async def interrupted(self) -> tuple[int, str]:
+        """Press Ctrl-C; return the exit status and what it said on standard error."""
+        assert self.process.stderr is not None
+        self.process.send_signal(signal.SIGINT)
+        status = await self.process.wait()
+        return status, (await self.process.stderr.receive_some(4096)).decode()

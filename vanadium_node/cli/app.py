@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from vanadium_node import __version__
+from vanadium_node.cli.output import EXIT_STATUS
 
 ROLES: Final[Mapping[str, str]] = {
     "cluster-agent": "Keep the applications' blessings and give each replica its own.",
@@ -23,6 +24,7 @@ TOOLS: Final[Mapping[str, str]] = {
     "secret": "Make, use and forget secrets at a cluster agent.",
     "local": "Run the embedded cluster: a Kubernetes API for this machine, pods as processes.",
     "demo": "Run the whole walkthrough on the embedded cluster.",
+    "completion": "Print what makes a shell complete commands and options.",
     "healthcheck": "Tell whether a pod agent serves an identity (for probes).",
 }
 
@@ -76,7 +78,12 @@ def choose_role(ctx: click.Context, _param: click.Parameter, value: str | None) 
     ctx.meta["role"] = value
 
 
-@click.group(cls=CommandTree, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.group(
+    cls=CommandTree,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    epilog=EXIT_STATUS,
+)
 @click.version_option(__version__, prog_name="vanadium-node")
 @click.option("--role", metavar="ROLE", envvar="VANADIUM_ROLE", callback=choose_role, expose_value=False, hidden=True)
 @click.pass_context

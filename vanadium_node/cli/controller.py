@@ -34,10 +34,11 @@ from vanadium_node.cli.controller_setup import (
     upgrade_cluster,
 )
 from vanadium_node.cli.controller_status import doctor, status
-from vanadium_node.cli.output import emit, note, run_async
+from vanadium_node.cli.hoisting import HoistingGroup
+from vanadium_node.cli.output import EXIT_STATUS, emit, note, run_async
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=HoistingGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_STATUS)
 @click.option("--config", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, help="The controller's settings.")
 @click.option("--local", is_flag=True, help="Use the embedded cluster; it is started if it does not run.")
 @click.option("--kubeconfig", metavar="FILE", help="Use the cluster of this kubeconfig file.")

@@ -225,6 +225,7 @@ output_option = click.option(
 file_option = click.option(
     "-f",
     "filename",
+    type=click.Path(allow_dash=True),
     metavar="FILE",
     required=True,
     help="The application's manifests, JSON or YAML; - is standard input.",

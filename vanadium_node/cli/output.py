@@ -26,6 +26,10 @@ INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
+EXIT_STATUS: Final = "Exit status: 0 done; 1 failed, with the reason and the next step on standard error; 2 wrong usage; 130 interrupted."
+"""The end of each help text that lists commands."""
+
+
 def is_terminal() -> bool:
     """Tell whether a person is looking at standard output."""
     return sys.stdout.isatty()
