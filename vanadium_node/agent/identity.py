@@ -1,17 +1,21 @@
 """Who this program is: the principal that its environment or its flags name."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from vanadium_node.config.values import MAX_SOCKET_PATH_BYTES
 from vanadium_node.errors import ConfigurationError, StorageError, UnreachableError
 from vanadium_node.security.principal import Principal
-from vanadium_node.storage.credentials import CredentialsDirectory, Passphrase
+
+if TYPE_CHECKING:
+    from vanadium_node.storage.credentials import Passphrase
 
 AGENT_PATH: Final = "V23_AGENT_PATH"
 CREDENTIALS: Final = "V23_CREDENTIALS"
@@ -46,6 +50,8 @@ async def open_principal(
             "this program has no principal: neither V23_AGENT_PATH nor V23_CREDENTIALS is set",
             hint="export V23_CREDENTIALS=DIRECTORY; 'vanadium-node principal create DIRECTORY NAME' makes one",
         )
+    from vanadium_node.storage.credentials import CredentialsDirectory  # memory that programs with an agent do not need
+
     yield CredentialsDirectory(directory).open(passphrase)
 
 

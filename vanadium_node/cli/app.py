@@ -31,6 +31,10 @@ TOOLS: Final[Mapping[str, str]] = {
 
 def load(name: str) -> click.Command:
     """Import the module behind the command `name` and return its `command`."""
+    if name == "pod-agent":
+        from vanadium_node.cli.one_openssl import avoid_second_openssl  # before anything imports hashlib or ssl
+
+        avoid_second_openssl()
     module = import_module(f"vanadium_node.cli.{name.replace('-', '_')}")
     command = module.command
     if not isinstance(command, click.Command):

@@ -5,10 +5,8 @@ TOML file, the environment variable, the flags and the help text, so these canno
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -115,6 +113,8 @@ def to_toml(value: object) -> str:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return the hint that names the known key nearest to `name`."""
+    from difflib import get_close_matches  # only on the way to an error
+
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
 
@@ -162,6 +162,8 @@ def _read(path: Path, known: Sequence[Setting]) -> dict[str, str]:
         raise ConfigurationError(f"cannot read '{path}': {error.strerror}", hint="check --config") from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"'{path}' is larger than {MAX_FILE_BYTES} bytes", hint="check --config")
+    import tomllib  # memory that only files need
+
     try:
         document = tomllib.loads(data.decode("utf-8-sig"))
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError

@@ -58,10 +58,10 @@ def _utc_now() -> datetime:
 class Server:
     """A running server: where it listens, and how to end it well."""
 
-    def __init__(self, host: Host, listeners: Sequence[socket.socket], tls: SSL.Context) -> None:
+    def __init__(self, host: Host, listeners: Sequence[socket.socket]) -> None:
         self._host = host
         self._listeners = tuple(listeners)
-        self._tls = tls
+        self._tls = _tls_context(host, listeners)
         self._sessions: dict[Session, None] = {}
         self._unauthenticated = 0
         self._accepting = trio.CancelScope()
@@ -186,6 +186,8 @@ class Server:
                 connection, PlainChannel(), Connection(Role.SERVER, limits, authenticates=False), limits, nursery
             )
             return Session(self._host, link, address, uid)
+        if self._tls is None:
+            raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
         await shake_hands(connection, channel)
         link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
@@ -291,6 +293,12 @@ async def show(session: Session, principal: Principal) -> None:
     session.show(shown, collected, auth)
 
 
+def _tls_context(host: Host, listeners: Sequence[socket.socket]) -> SSL.Context | None:
+    """Return the context of connections over TCP; where there are none, a certificate would be a megabyte for nothing."""
+    is_needed = any(listener.family != socket.AF_UNIX for listener in listeners)
+    return server_context(host.now()) if is_needed else None
+
+
 def _close_listener(listener: socket.socket) -> None:
     """Stop listening; a unix socket's file goes too, as long as it is ours."""
     if listener.fileno() == -1:
@@ -354,7 +362,7 @@ async def serve(
                 observer=observer,
                 discharging=None if principal is None else discharging_of(principal, now),
             )
-            server = Server(host, listeners, server_context(now()))
+            server = Server(host, listeners)
             await server.fetch_discharges()
             nursery.start_soon(deadlines.run)
             nursery.start_soon(server.look_after)

@@ -12,14 +12,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 
 from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, InputError
@@ -92,9 +84,11 @@ class PublicKey:
             DecodeError: it is neither on P-256 nor Ed25519.
         """
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-            return cls(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), KeyType.ECDSA_P256, key)
+            numbers = key.public_numbers()
+            point = numbers.x.to_bytes(_COORDINATE_BYTES, "big") + numbers.y.to_bytes(_COORDINATE_BYTES, "big")
+            return cls(_P256_HEAD + point, KeyType.ECDSA_P256, key)
         if isinstance(key, ed25519.Ed25519PublicKey):
-            return cls(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), KeyType.ED25519, key)
+            return cls(_ED25519_HEAD + key.public_bytes_raw(), KeyType.ED25519, key)
         raise DecodeError("the public key is neither on P-256 nor Ed25519, the kinds accepted here")
 
     @classmethod
@@ -167,6 +161,9 @@ class PrivateKey:
             DecodeError: it is none, or of another kind of key.
             InputError: the passphrase is missing or wrong.
         """
+        # Imported where they are used: programs without files of keys save the memory.
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         try:
             key = load_pem_private_key(pem, passphrase)
         except TypeError as error:
@@ -183,6 +180,13 @@ class PrivateKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """Return the key as PKCS#8 PEM, encrypted if there is a passphrase."""
+        from cryptography.hazmat.primitives.serialization import (  # memory that only files of keys need
+            BestAvailableEncryption,
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
         encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
