@@ -21,7 +21,8 @@ ROLES: Final[Mapping[str, str]] = {
 TOOLS: Final[Mapping[str, str]] = {
     "principal": "Create and inspect principals, blessings, roots and stores.",
     "rpc": "Identify, describe and call servers.",
-    "secret": "Make, use and forget secrets at a cluster agent.",
+    "secret": "Make, list, use and forget secrets at a cluster agent.",
+    "audit": "Check the audit log of a cluster agent.",
     "local": "Run the embedded cluster: a Kubernetes API for this machine, pods as processes.",
     "demo": "Run the whole walkthrough on the embedded cluster.",
     "completion": "Print what makes a shell complete commands and options.",

@@ -1,13 +1,16 @@
-"""`vanadium-node secret`: make, use and forget secrets at a cluster agent."""
+"""`vanadium-node secret`: make, list, use and forget secrets at a cluster agent."""
 
 import base64
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from vanadium_node.agent import open_principal
-from vanadium_node.cli.output import emit, emit_json, run_async
+from vanadium_node.cli.controller_options import Duration
+from vanadium_node.cli.output import console, emit, emit_json, is_terminal, note, run_async
+from vanadium_node.cli.secret_text import describe, order, table, to_json
 from vanadium_node.controller.identity import own_blessings
 from vanadium_node.errors import InputError
 from vanadium_node.rpc import connect
@@ -24,7 +27,7 @@ from vanadium_node.security.caveat import Caveat
 @click.option("--v23.credentials", "--credentials", "credentials", type=click.Path(path_type=Path), metavar="DIR")
 @click.pass_context
 def command(context: click.Context, agent: str, credentials: Path | None) -> None:
-    """Make, use and forget secrets at a cluster agent.
+    """Make, list, use and forget secrets at a cluster agent.
 
     A SECRET stands for blessings that the cluster agent keeps; '-' reads it from standard input, so that it is in no
     argument list.
@@ -35,30 +38,67 @@ def command(context: click.Context, agent: str, credentials: Path | None) -> Non
 @command.command()
 @click.argument("extension")
 @click.option("--base64", "is_base64", is_flag=True, help="Print it as the data of a Kubernetes Secret.")
+@click.option(
+    "--ttl",
+    type=Duration(),
+    metavar="DURATION",
+    help="How long what a replica gets is valid; else as long as the agent lets it.",
+)
 @click.pass_obj
 @run_async
-async def new(target: tuple[str, Path | None], extension: str, is_base64: bool) -> None:
+async def new(target: tuple[str, Path | None], extension: str, is_base64: bool, ttl: timedelta | None) -> None:
     """Make a secret for the caller's default blessings, extended by EXTENSION, and print it."""
+    seconds = 0 if ttl is None else int(ttl.total_seconds())
+    if ttl is not None and seconds < 1:
+        raise click.UsageError("--ttl must be a second at least.")
     agent, credentials = target
     async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
         key = client.server.public_key
         if key is None:
             raise InputError(f"'{agent}' is no cluster agent: it showed no key", hint="name it like /HOST:PORT")
         granted = await principal.bless(key, own_blessings(principal), extension, [Caveat.unconstrained()])
-        secret: str = await client.call("NewSecret", returns=str, granted=granted)
+        secret: str = await client.call("NewSecret", seconds, returns=str, granted=granted)
     emit(base64.b64encode(secret.encode()).decode() if is_base64 else secret)
 
 
 @command.command()
-@click.argument("secret")
+@click.argument("secret", required=False)
+@click.option("--name", metavar="NAME", help="Forget the secrets that stand for blessings of exactly this name.")
+@click.option(
+    "--older-than",
+    type=Duration(),
+    metavar="DURATION",
+    help="Forget those neither made nor used for so long, such as 30d. Running replicas use theirs at each renewal.",
+)
+@click.option("--damaged", is_flag=True, help="Forget those whose record is damaged: they give nothing any more.")
+@click.option("--dry-run", is_flag=True, help="Only say which they are.")
 @click.pass_obj
 @run_async
-async def forget(target: tuple[str, Path | None], secret: str) -> None:
-    """Make SECRET worthless; replicas that have their blessings already keep them."""
+async def forget(
+    target: tuple[str, Path | None],
+    secret: str | None,
+    name: str | None,
+    older_than: timedelta | None,
+    damaged: bool,
+    dry_run: bool,
+) -> None:
+    """Make SECRET worthless, or those that meet all criteria given; replicas that have their blessings already keep them."""
+    has_criteria = name is not None or older_than is not None or damaged
+    if (secret is None) != has_criteria or (secret is not None and dry_run):
+        raise click.UsageError("Give a SECRET, or at least one of --name, --older-than and --damaged.")
     agent, credentials = target
-    known = _secret(secret)
+    known = None if secret is None else _secret(secret)
+    idle_seconds = None if older_than is None else int(older_than.total_seconds())
     async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
-        await client.call("ForgetSecret", known, returns=type(None))
+        if known is not None:
+            await client.call("ForgetSecret", known, returns=type(None))
+            return
+        criteria = (name, idle_seconds, damaged or None, dry_run)
+        async with client.stream("ForgetSecrets", *criteria, returns=KnownSecret, result=None) as stream:
+            found = [one async for one in stream]
+    for one in sorted(found, key=order):
+        emit(describe(one))
+    note(f"{len(found)} {'found' if dry_run else 'forgotten'}.")
 
 
 @command.command("list")
@@ -73,35 +113,14 @@ async def list_secrets(target: tuple[str, Path | None], is_json: bool) -> None:
         connect(agent, principal) as client,
         client.stream("ListSecrets", returns=KnownSecret, result=None) as stream,
     ):
-        found = [known async for known in stream]
-    found.sort(key=lambda known: (known.names, known.created))
+        found = sorted([known async for known in stream], key=order)
     if is_json:
         emit_json([to_json(known) for known in found])
-        return
-    for known in found:
-        made = f"made {known.created:%Y-%m-%d %H:%M:%S} by {known.created_by}"
-        used = (
-            "never used"
-            if known.last_used is None
-            else f"used {known.uses} times, last {known.last_used:%Y-%m-%d %H:%M:%S}"
-        )
-        emit(f"{', '.join(known.names)}: {made}, {used}")
-
-
-def to_json(known: KnownSecret) -> dict[str, object]:
-    """Return a secret's record for machines; times are in ISO 8601."""
-    values = {name: getattr(known, name) for name in ("created", "expires", "last_used", "replicas_until")}
-    times = {name: None if time is None else time.isoformat() for name, time in values.items()}
-    return {
-        "key": known.key.hex(),
-        "names": list(known.names),
-        "createdBy": known.created_by,
-        "created": times["created"],
-        "expires": times["expires"],
-        "uses": known.uses,
-        "lastUsed": times["last_used"],
-        "replicasUntil": times["replicas_until"],
-    }
+    elif is_terminal():
+        console().print(table(found))
+    else:
+        for known in found:
+            emit(describe(known))
 
 
 @command.command()

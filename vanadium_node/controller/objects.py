@@ -141,10 +141,15 @@ def _data_volume(settings: ClusterAgentSettings) -> dict[str, Any]:
 
 
 def cluster_agent_service(settings: ClusterAgentSettings) -> Manifest:
-    """Return the Service in front of the cluster agent: a load balancer, unless it is internal."""
+    """Return the Service in front of the cluster agent: a load balancer, unless it is internal.
+
+    It leads to the one replica also when that is not ready, because its disk is full or a record of many is damaged: that is
+    for people to see, and no reason to keep its blessings from everybody.
+    """
     spec: dict[str, Any] = {
         "ports": [{"name": "agent", "port": CLUSTER_AGENT_PORT, "targetPort": CLUSTER_AGENT_PORT}],
         "selector": dict(CLUSTER_AGENT_LABELS),
+        "publishNotReadyAddresses": True,
         "type": "ClusterIP" if settings.internal_only else "LoadBalancer",
     }
     if settings.external_ip is not None and not settings.internal_only:

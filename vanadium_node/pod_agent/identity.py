@@ -22,6 +22,9 @@ FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 5.0
 """Also what a new pod waits at most after its cluster agent has come back."""
 
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""However long an overloaded cluster agent wants to be left alone."""
+
 LOOK_SECONDS: Final = 30.0
 RENEWAL_SHARE: Final = (0.45, 0.55)
 """When blessings are renewed, as a share of their life: replicas started together drift apart."""
@@ -72,7 +75,7 @@ class ReplicaIdentity:
                 await self._sleep_until(renewal_time(blessings, self._now()))
                 delay = FIRST_RETRY_SECONDS
                 continue
-            await trio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
+            await trio.sleep(wait)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
     async def _take(self, blessings: Blessings) -> None:
@@ -93,8 +96,7 @@ class ReplicaIdentity:
         if kind != self._said:
             self._said = kind
             _log.warning("no %s yet, trying on: %s", "new blessings" if self._is_valid else "identity", error)
-        asked = error.fields.get("retry_after_ms", 0) if isinstance(error, CallError) else 0
-        wait = max(delay, min(int(asked) / 1000, ATTEMPT_SECONDS)) if isinstance(asked, int) else delay
+        wait = max(asked_to_wait(error), delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
         left = self._left()
         return wait if left is None else max(FIRST_RETRY_SECONDS, min(wait, left.total_seconds() / TRIES_LEFT))
 
@@ -126,6 +128,14 @@ class ReplicaIdentity:
         else:
             while (left := (time - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - nobody tells when a wall clock jumps
                 await trio.sleep(min(LOOK_SECONDS, left))
+
+
+def asked_to_wait(error: VanadiumError) -> float:
+    """Return how many seconds an overloaded cluster agent wants to be left alone, and a little more, never less."""
+    asked = error.fields.get("retry_after_ms") if isinstance(error, CallError) else None
+    if not isinstance(asked, int):
+        return 0.0
+    return min(max(asked, 0) / 1000, LONGEST_PAUSE_SECONDS) * random.uniform(1, 1.25)  # noqa: S311 - as above
 
 
 def renewal_time(blessings: Blessings, now: datetime) -> datetime | None:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import trio
 
@@ -68,12 +68,23 @@ def write_private(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     Raises:
         StorageError: it cannot be written; the old file is untouched.
     """
+    with write_private_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def write_private_file(path: Path, *, mode: int = PRIVATE_FILE) -> Iterator[IO[bytes]]:
+    """Open a file to be written in the block; it replaces the one at `path`, as `write_private` does, when the block is left.
+
+    Raises:
+        StorageError: it cannot be written; the old file is untouched.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with explained("write", path):
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

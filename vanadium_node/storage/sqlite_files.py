@@ -93,6 +93,21 @@ def copy_database(path: Path, target: Path) -> None:
         raise
 
 
+def check_database(path: Path) -> None:
+    """Make sure that a database that nobody uses is sound.
+
+    Raises:
+        StorageError: it is damaged, or cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            fault = _damage(connection, path)
+    except sqlite3.Error as error:
+        raise database_error("check", path, error) from error
+    if fault is not None:
+        raise fault
+
+
 def is_about_the_disk(error: Exception) -> bool:
     """Tell whether an error says that the disk cannot be written to or read, rather than that a statement is wrong."""
     return _code(error) in _DISK
