@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vanadium_node.cluster_agent.issuing import expiry_caveat, extension_of
 from vanadium_node.errors import CallError, ErrorCode, NotTrustedError, StorageError
 from vanadium_node.rpc import connect
-from vanadium_node.secret_store import KnownSecret, SecretStore, key_of_secret
+from vanadium_node.secret_store import KnownSecret, SecretStore, fresh_secret, key_of_secret
 from vanadium_node.secret_store.store import PAGE_ROWS
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import KeyType, PrivateKey
@@ -85,6 +85,21 @@ async def test_a_secret_needs_blessings_for_the_agents_key(cluster: Any) -> None
             with pytest.raises(CallError, match=r"granted") as refused:
                 await client.call("NewSecret", returns=str, granted=granted)
             assert refused.value.code is ErrorCode.BAD_ARG
+
+
+async def test_a_caller_may_make_the_secret_itself(cluster: Any) -> None:
+    """So that it can forget it even where the answer is lost; what is short, or in use, is refused."""
+    async with cluster.running(), cluster.calling(cluster.alice) as client:
+        own = default_of(cluster.alice)
+        granted = await cluster.alice.bless(client.server.public_key, own, "foo", [Caveat.unconstrained()])
+        secret = fresh_secret()
+        assert await client.call("NewSecret", 0, secret, returns=str, granted=granted) == secret
+        assert (await cluster.seek(secret, await cluster.replica())).names
+        for given, code in ((secret, ErrorCode.EXISTS), ("c2VjcmV0", ErrorCode.BAD_ARG), ("%", ErrorCode.BAD_ARG)):
+            with pytest.raises(CallError) as refused:
+                await client.call("NewSecret", 0, given, returns=str, granted=granted)
+            assert refused.value.code is code
+            assert given not in str(refused.value)
 
 
 async def test_a_forgotten_secret_gives_nothing_and_takes_nothing(cluster: Any) -> None:

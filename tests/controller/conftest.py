@@ -1,8 +1,8 @@
 """Shared fixtures: a real API server, a cluster agent that only counts, settings, and the walkthrough's Deployment."""
 
 import json
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from agent_parties import START
+from faults import Faults
 from hand_kubelet import hand_kubelet
 from stand_ins import ControllerProcess
 
@@ -46,34 +47,35 @@ def known(secret: str, extension: str) -> KnownSecret:
 
 @dataclass
 class CountingAgent:
-    """Stands in for the cluster agent: remembers which secrets are good, and can be away."""
+    """Stands in for the cluster agent: remembers which secrets are good, and can be away, or fail as planned."""
 
     known: dict[str, str] = field(default_factory=dict)
     is_away: bool = False
     before_call: Callable[[str], Awaitable[None]] | None = None
+    faults: Faults = field(default_factory=Faults)
 
-    async def _called(self, method: str) -> None:
+    @asynccontextmanager
+    async def _called(self, method: str) -> AsyncIterator[None]:
         if self.before_call is not None:
             await self.before_call(method)
-        if self.is_away:
+        fault = self.faults.step(method)
+        if self.is_away or (fault is not None and not fault.is_done):
             raise UnreachableError("the cluster agent does not answer", hint="see whether it runs")
+        yield
+        if fault is not None:
+            raise UnreachableError("the connection to the cluster agent ended", hint="see whether it runs")
 
-    async def new_secret(self, extension: str) -> str:
-        await self._called("new_secret")
-        secret = secrets.token_urlsafe(32)
-        self.known[secret] = extension
-        return secret
+    async def new_secret(self, extension: str, secret: str) -> None:
+        async with self._called("new_secret"):
+            self.known[secret] = extension
 
     async def forget_secret(self, secret: str) -> None:
-        await self._called("forget_secret")
-        self.known.pop(secret, None)
-
-    async def secrets(self) -> dict[bytes, KnownSecret]:
-        await self._called("secrets")
-        return {key_of_secret(secret): known(secret, extension) for secret, extension in self.known.items()}
+        async with self._called("forget_secret"):
+            self.known.pop(secret, None)
 
     async def check(self) -> None:
-        await self._called("check")
+        async with self._called("check"):
+            pass
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Starting, updating and stopping on a real API server: Deployment and secret move together, or not at all."""
 
 import copy
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +11,7 @@ import trio
 from vanadium_node.controller.applications import Applications, Identity
 from vanadium_node.controller.objects import key_of
 from vanadium_node.controller.site import Site
-from vanadium_node.errors import InputError, KubernetesError, UnreachableError, VanadiumError
+from vanadium_node.errors import InputError, KubernetesError, UnreachableError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import is_injected, roots_in_use, secret_in_use
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, Manifest, name_of
@@ -232,102 +231,3 @@ async def test_stop_without_the_cluster_agent_changes_nothing(
         await applications.stop(client.namespace, [deployment])
     agent.is_away = False
     await assert_consistent(client, agent, running=True)
-
-
-class Unlucky(KubeClient):
-    """A client whose k-th request fails, before the server sees it or after it was done."""
-
-    k = 0
-    after = False
-    count = 0
-
-    async def request(self, *args: Any, **kwargs: Any) -> Manifest:
-        self.count += 1
-        lost = KubernetesError(f"cannot {kwargs['doing']}: the connection was lost")
-        if self.count == self.k and not self.after:
-            raise lost
-        answer = await super().request(*args, **kwargs)
-        if self.count == self.k:
-            raise lost
-        return answer
-
-
-Command = Callable[[Applications], Awaitable[None]]
-
-
-async def run_until_lucky(site: Site, agent: Any, after: bool, command: Command) -> list[VanadiumError]:
-    """Run the command with its first request failing, then with its second, …, until there are no more requests.
-
-    After each failure the world is whole; the last run succeeds.
-    """
-    failures: list[VanadiumError] = []
-    for k in range(1, 40):
-        unlucky = Unlucky(site.client._http, site.client.access)
-        unlucky.k, unlucky.after = k, after
-        try:
-            await command(Applications(site=replace(site, client=unlucky), agent=agent))
-        except VanadiumError as error:
-            failures.append(error)
-            existing = await live(site.client)
-            await assert_consistent(site.client, agent, running=existing is not None)
-        if unlucky.count < k:
-            return failures
-    raise AssertionError("the command never got through")
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
-async def test_start_fails_at_every_request(
-    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
-) -> None:
-    """Whichever request fails, nothing is left, and the next attempt succeeds."""
-
-    async def start(applications: Applications) -> None:
-        if await live(client) is not None:  # it got through in spite of the lost answer to a last look
-            await Applications(site=site, agent=agent).stop(client.namespace, [deployment])
-        await applications.start(client.namespace, [deployment], FORTUNED)
-
-    assert await run_until_lucky(site, agent, after, start)
-    await assert_consistent(client, agent, running=True)
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
-async def test_update_fails_at_every_request(
-    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
-) -> None:
-    """Whichever request fails, the application has one good secret; a failure after the change says that it is done."""
-    await Applications(site=site, agent=agent).start(client.namespace, [deployment], FORTUNED)
-    extensions = iter(f"e{n}" for n in range(100))
-
-    async def update(applications: Applications) -> None:
-        identity = Identity(extension=next(extensions), root_blessings="cg")
-        try:
-            await applications.update(client.namespace, [deployment], identity)
-        except VanadiumError as error:
-            if "is updated, but its old secret is still good" in error.message:
-                await Applications(site=site, agent=agent).update(client.namespace, [deployment], None)
-            raise
-
-    assert await run_until_lucky(site, agent, after, update)
-    await assert_consistent(client, agent, running=True)
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["refused", "answer lost"])
-async def test_stop_fails_at_every_request(
-    site: Site, agent: Any, client: KubeClient, deployment: dict[str, Any], after: bool
-) -> None:
-    """Whichever request fails, the same command run again finishes."""
-    healthy = Applications(site=site, agent=agent)
-    for k in range(1, 20):
-        if await live(client) is None:
-            await healthy.start(client.namespace, [deployment], FORTUNED)
-        unlucky = Unlucky(client._http, client.access)
-        unlucky.k, unlucky.after = k, after
-        try:
-            await Applications(site=replace(site, client=unlucky), agent=agent).stop(client.namespace, [deployment])
-        except VanadiumError:
-            if await live(client) is not None or await our_secrets(client):
-                await healthy.stop(client.namespace, [deployment])
-        await assert_consistent(client, agent, running=False)
-        if unlucky.count < k:
-            return
-    raise AssertionError("the command never got through")

@@ -19,6 +19,7 @@ from vanadium_node.errors import CallError, InputError, NotTrustedError, Unreach
 from vanadium_node.kube.client import open_client
 from vanadium_node.kube.kubeconfig import ClusterAccess
 from vanadium_node.rpc import connect
+from vanadium_node.secret_store import fresh_secret
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.keys import PrivateKey
@@ -115,7 +116,8 @@ async def test_claim_then_secrets(root: Principal, calling: Caller, address: str
     agent = calling(root)
     assert await agent.claim() == "test-root:cluster-agent"
     await agent.check()
-    secret = await agent.new_secret("fortuned")
+    secret = fresh_secret()
+    await agent.new_secret("fortuned", secret)
     [name] = (await seek(address, secret)).names
     assert name.startswith("test-root:fortuned:127.0.0.1:")
     await agent.forget_secret(secret)
@@ -167,14 +169,14 @@ async def test_only_the_claimer_may_claim(root: Principal, calling: Caller) -> N
 async def test_an_unclaimed_agent_is_not_trusted_with_anything(root: Principal, calling: Caller) -> None:
     """The hint names the claim."""
     with pytest.raises(NotTrustedError, match="claim it with 'claim-cluster-agent'"):
-        await calling(root).new_secret("fortuned")
+        await calling(root).new_secret("fortuned", fresh_secret())
 
 
 async def test_an_impostor_sees_nothing(root: Principal, calling: Caller) -> None:
     """A server of another root at the right address gets no blessings and no secret."""
     await calling(root).claim()
     with pytest.raises(NotTrustedError):
-        await calling(await principal("test-root")).new_secret("fortuned")
+        await calling(await principal("test-root")).new_secret("fortuned", fresh_secret())
 
 
 async def test_base_blessings_are_extended_instead_of_the_default(
@@ -183,7 +185,8 @@ async def test_base_blessings_are_extended_instead_of_the_default(
     """Blessings of the caller that are not its default, given in text form."""
     await calling(root).claim()
     prod = await root.bless(root.public_key, own_blessings(root), "prod", [Caveat.unconstrained()])
-    secret = await calling(root, base_blessings=prod.text).new_secret("cart")
+    secret = fresh_secret()
+    await calling(root, base_blessings=prod.text).new_secret("cart", secret)
     assert (await seek(address, secret)).names[0].startswith("test-root:prod:cart:")
 
 

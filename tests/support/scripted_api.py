@@ -54,6 +54,8 @@ class ScriptedApi:
 
     url: str
     handlers: list[Handler]
+    otherwise: Handler | None = None
+    """What answers when no handler is left."""
     seen: list[str] = field(default_factory=list)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -75,7 +77,8 @@ class ScriptedApi:
                     connection=connection,
                     stream=stream,
                 )
-                await self.handlers.pop(0)(exchange)
+                handler = self.handlers.pop(0) if self.handlers or self.otherwise is None else self.otherwise
+                await handler(exchange)
                 if connection.our_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
@@ -92,12 +95,14 @@ class ScriptedApi:
 
 
 @asynccontextmanager
-async def scripted_api(handlers: Sequence[Handler]) -> AsyncIterator[ScriptedApi]:
-    """Serve requests, the n-th by the n-th handler, while the block runs."""
+async def scripted_api(
+    handlers: Sequence[Handler] = (), otherwise: Handler | None = None
+) -> AsyncIterator[ScriptedApi]:
+    """Serve requests, the n-th by the n-th handler and the others by `otherwise`, while the block runs."""
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
-        api = ScriptedApi(url=f"http://127.0.0.1:{port}", handlers=list(handlers))
+        api = ScriptedApi(url=f"http://127.0.0.1:{port}", handlers=list(handlers), otherwise=otherwise)
         nursery.start_soon(trio.serve_listeners, api._serve, listeners)
         yield api
         nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from vanadium_node.cluster_agent.limits import Limits
 from vanadium_node.config import format_duration
 from vanadium_node.errors import CallError, ErrorCode
 from vanadium_node.rpc import Call, Service, Tag, method
-from vanadium_node.secret_store import Criteria, KnownSecret, Record, SecretStore, fresh_secret, secret_id
+from vanadium_node.secret_store import Criteria, KnownSecret, Record, SecretStore, fresh_secret, is_secret, secret_id
 from vanadium_node.security.blessing import Blessings
 
 MAX_TTL_SECONDS: Final = 100 * 366 * 86400
@@ -41,22 +41,33 @@ class ClusterAgentAdmin(Service):
         self._now = now
 
     @method(tag=Tag.ADMIN)
-    async def new_secret(self, call: Call, ttl_seconds: int = 0) -> str:
+    async def new_secret(self, call: Call, ttl_seconds: int = 0, secret: str = "") -> str:
         """Returns a new secret, with which extensions of the blessings granted on this call can be had.
 
-        They live for ttl_seconds each; 0 is as long as the agent lets them.
+        They live for ttl_seconds each; 0 is as long as the agent lets them. A caller that has to know the secret beforehand, so
+        that it can forget it whatever becomes of this call, gives 256 random bytes in base64url; one in use is refused.
         """
         with self._audit.watching(call) as details, self._limits.admitted():
             granted = self._granted(call)
             details["subject"] = str(granted)
             ttl = self._lifetime(ttl_seconds)
-            secret = fresh_secret()
+            secret = self._unused(secret) if secret else fresh_secret()
             details["secret"] = secret_id(secret)
             await self._audit.before_change(self._audit.granted(call, **details))
             await self._store.new(
                 granted, created_by=", ".join(call.peer.names), now=self._now(), ttl=ttl, secret=secret
             )
         _log.info("new secret %s for %s, by %s", secret_id(secret), granted, ", ".join(call.peer.names))
+        return secret
+
+    def _unused(self, secret: str) -> str:
+        """Return a secret that the caller made, if it is one, and nothing stands behind it yet."""
+        if not is_secret(secret):
+            raise CallError(
+                ErrorCode.BAD_ARG, "the secret given is not 256 bytes in base64url", hint="give none, and one is made"
+            )
+        if self._store.find(secret) is not None:
+            raise CallError(ErrorCode.EXISTS, "the secret given is in use", hint="make another one")
         return secret
 
     @method(tag=Tag.ADMIN)

@@ -13,9 +13,10 @@ from vanadium_node.controller.undo import Undo
 from vanadium_node.kube.injection import secret_in_use, secret_of_pod
 from vanadium_node.kube.resources import POD, SECRET, Manifest, name_of, uid_of
 from vanadium_node.kube.workloads import KINDS, resource_for
+from vanadium_node.secret_store import fresh_secret
 
 NEW_SECRET_SECONDS: Final = 45.0
-"""How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, its key would stay behind."""
+"""How long a request for a secret is seen through even after Ctrl-C: abandoned half-way, it could be done after it was undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +27,18 @@ class AppSecrets:
     agent: ClusterAgent
 
     async def make(self, undo: Undo, namespace: str, kind: str, application: str, extension: str) -> str:
-        """Make a key at the cluster agent and a Secret that holds it; return the Secret's name."""
-        name = f"secret-{secrets.token_hex(16)}"
+        """Make a Secret with a new key, and the key good at the cluster agent; return the Secret's name.
+
+        In this order: whatever ends the command, even a `kill -9`, the key that nobody uses can be found, and forgotten.
+        """
+        name, key = f"secret-{secrets.token_hex(16)}", fresh_secret()
         client = self.site.client
-        with trio.CancelScope(deadline=trio.current_time() + NEW_SECRET_SECONDS, shield=True):
-            key = await self.agent.new_secret(extension)
-            undo.push("forget the new key at the cluster agent", lambda: self.agent.forget_secret(key))
-        await trio.lowlevel.checkpoint_if_cancelled()
         undo.push(f"delete Secret {namespace}/{name}", lambda: client.delete(SECRET, namespace, name))
         await client.create(SECRET, namespace, secret(name, application_name(kind, application), key))
+        undo.push("forget the new key at the cluster agent", lambda: self.agent.forget_secret(key))
+        with trio.CancelScope(deadline=trio.current_time() + NEW_SECRET_SECONDS, shield=True):
+            await self.agent.new_secret(extension, key)
+        await trio.lowlevel.checkpoint_if_cancelled()
         return name
 
     async def of(self, namespace: str, kind: str, application: str, *, keep: str | None = None) -> list[Manifest]:

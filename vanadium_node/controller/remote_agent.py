@@ -36,20 +36,19 @@ class RemoteClusterAgent:
     patience: timedelta = ADDRESS_PATIENCE
     """How long to wait for the address of a load balancer."""
 
-    async def new_secret(self, extension: str) -> str:
-        """Grant the caller's blessings, extended by `extension`, and return the secret that stands for them.
+    async def new_secret(self, extension: str, secret: str) -> None:
+        """Let the secret, of the caller's making, stand for the caller's blessings extended by `extension`.
 
         Raises:
             VanadiumError: the agent is not there, not who it should be, or refused.
         """
 
-        async def ask(client: Client, principal: Principal) -> str:
+        async def ask(client: Client, principal: Principal) -> None:
             base = own_blessings(principal, self.base_blessings)
             granted = await _grant(principal, base, extension, client)
-            secret: str = await client.call("NewSecret", returns=str, granted=granted)
-            return secret
+            await client.call("NewSecret", 0, secret, returns=str, granted=granted)
 
-        return await self._asked(ask)
+        await self._asked(ask)
 
     async def forget_secret(self, secret: str) -> None:
         """Make the secret worthless; one that is unknown is no error."""

@@ -13,8 +13,8 @@ from vanadium_node.secret_store import KnownSecret
 class ClusterAgent(Protocol):
     """What the controller asks of the cluster agent. Secrets pass through; they are never in a message."""
 
-    async def new_secret(self, extension: str) -> str:
-        """Grant the caller's blessings, extended by `extension`, and return the secret that stands for them."""
+    async def new_secret(self, extension: str, secret: str) -> None:
+        """Let the secret, of the caller's making, stand for the caller's blessings extended by `extension`."""
 
     async def forget_secret(self, secret: str) -> None:
         """Make the secret worthless; one that is unknown is no error."""

@@ -388,8 +388,8 @@ def _why(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def open_client(access: ClusterAccess) -> AsyncIterator[KubeClient]:
-    """Log in and give a client; its connections are closed in the end.
+async def open_client(access: ClusterAccess, *, request_seconds: float = REQUEST_SECONDS) -> AsyncIterator[KubeClient]:
+    """Log in and give a client; its connections are closed in the end. Each answer may take `request_seconds`.
 
     Raises:
         ConfigurationError: the credentials, the proxy or the server's address are unusable.
@@ -404,7 +404,7 @@ async def open_client(access: ClusterAccess) -> AsyncIterator[KubeClient]:
             auth=login.auth,
             proxy=access.proxy_url,
             trust_env=not is_here,  # as kubectl: a proxy of the environment is not asked for this machine
-            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(request_seconds, connect=CONNECT_SECONDS),
             headers={"User-Agent": f"vanadium-node/{__version__}"},
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:

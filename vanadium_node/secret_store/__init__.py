@@ -7,6 +7,7 @@ from vanadium_node.secret_store.store import (
     SecretStore,
     StoredSecret,
     fresh_secret,
+    is_secret,
     open_secret_store,
     secret_id,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "SecretStore",
     "StoredSecret",
     "fresh_secret",
+    "is_secret",
     "key_of_secret",
     "open_secret_store",
     "secret_id",

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from vanadium_node import cbor
-from vanadium_node.errors import StorageError
+from vanadium_node.errors import DecodeError, StorageError
 from vanadium_node.secret_store.known import id_of, key_of_secret
 from vanadium_node.secret_store.records import (
     MIGRATIONS,
@@ -213,6 +213,14 @@ async def open_secret_store(path: Path) -> AsyncIterator[SecretStore]:
 def fresh_secret() -> str:
     """Return the text form of a secret that stands for nothing yet."""
     return cbor.text(secrets.token_bytes(SECRET_BYTES))
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text has the form of a secret."""
+    try:
+        return len(cbor.from_text(text, max_bytes=SECRET_BYTES)) == SECRET_BYTES
+    except DecodeError:
+        return False
 
 
 def secret_id(secret: str) -> str:
