@@ -7,7 +7,8 @@ import trio
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
 from vanadium_node.security.principal import Principal
-from vanadium_node.wire.connection import Connection, Event
+from vanadium_node.wire.connection import Connection
+from vanadium_node.wire.events import Event
 from vanadium_node.wire.frames import Auth
 from vanadium_node.wire.handshake import Role, auth_frame, session_payload
 from vanadium_node.wire.limits import Limits

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vanadium_node.errors import ErrorCode, InputError
-from vanadium_node.wire.connection import (
-    TRANSITIONS,
-    Connection,
-    ConnectionEvent,
-    ConnectionState,
-    Failed,
-    ReceivedItem,
-)
+from vanadium_node.wire.connection import Connection
+from vanadium_node.wire.events import TRANSITIONS, ConnectionEvent, ConnectionState, Failed, ReceivedItem
 from vanadium_node.wire.frames import (
     Cancel,
     Credit,

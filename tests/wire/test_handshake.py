@@ -11,7 +11,8 @@ from vanadium_node import cbor
 from vanadium_node.errors import InputError, NotTrustedError, ProtocolError
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
-from vanadium_node.wire.connection import Connection, Failed
+from vanadium_node.wire.connection import Connection
+from vanadium_node.wire.events import Failed
 from vanadium_node.wire.frames import Auth, Ping, encode_frame
 from vanadium_node.wire.handshake import TRANSITIONS, HandshakeEvent, HandshakeState, Role, verify_auth
 from vanadium_node.wire.limits import Limits

@@ -48,7 +48,7 @@ from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.store import BlessingStore
 from vanadium_node.security.validation import Validation, Validator
-from vanadium_node.wire.connection import Event, Failed, ReceivedItem
+from vanadium_node.wire.events import Event, Failed, ReceivedItem
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
 from vanadium_node.wire.handshake import Role, verify_auth
 

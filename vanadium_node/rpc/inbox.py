@@ -11,7 +11,7 @@ import trio
 from vanadium_node.errors import VanadiumError
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.types import Codec, from_wire
-from vanadium_node.wire.connection import ReceivedItem
+from vanadium_node.wire.events import ReceivedItem
 
 
 class Inbox(AsyncIterator[Any]):

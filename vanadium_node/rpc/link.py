@@ -14,7 +14,8 @@ import trio
 
 from vanadium_node.errors import ProtocolError
 from vanadium_node.rpc.tls import Channel
-from vanadium_node.wire.connection import Connection, Event
+from vanadium_node.wire.connection import Connection
+from vanadium_node.wire.events import Event
 from vanadium_node.wire.limits import Limits
 
 _RECEIVE_BYTES = 1 << 17

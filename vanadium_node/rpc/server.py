@@ -38,7 +38,8 @@ from vanadium_node.rpc.workers import Workers
 from vanadium_node.security.authorization import Authorizer, default_authorizer
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.validation import Validator
-from vanadium_node.wire.connection import Connection, Event
+from vanadium_node.wire.connection import Connection
+from vanadium_node.wire.events import Event
 from vanadium_node.wire.handshake import HandshakeState, Role
 from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 

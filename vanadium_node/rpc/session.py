@@ -49,7 +49,7 @@ from vanadium_node.security.discharge import Discharge
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.validation import NOBODY, Validation, Validator
-from vanadium_node.wire.connection import Event, Failed, ReceivedItem
+from vanadium_node.wire.events import Event, Failed, ReceivedItem
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response
 from vanadium_node.wire.handshake import verify_auth
 from vanadium_node.wire.limits import Limits
