@@ -38,8 +38,8 @@ def test_the_originals_own_test_of_the_pair(walk: Any) -> None:
     blessings = Blessings.parse(walk.do("bob", "secret", "--agent", walk.agent, "seekblessings", "-", stdin=secret))
     assert blessings.names[0].startswith("root:alice:foo:127.0.0.1:")
     listed = walk.do("alice", "secret", "--agent", walk.agent, "list")
-    assert listed.startswith("root:alice:foo: made 20")
-    assert "root:alice:prod, used 2 times" in listed
+    assert " root:alice:foo: made 20" in listed
+    assert "by root:alice, root:alice:prod, used 2 times" in listed
     assert secret not in listed + walk.do("alice", "secret", "--agent", walk.agent, "list", "--json")
     walk.do("alice", "secret", "--agent", walk.agent, "forget", secret)
     refusal = walk.refused("bob", "secret", "--agent", walk.agent, "seekblessings", secret)

@@ -73,6 +73,10 @@ class CountingAgent:
         async with self._called("forget_secret"):
             self.known.pop(secret, None)
 
+    async def secrets(self) -> dict[bytes, KnownSecret]:
+        async with self._called("secrets"):
+            return {key_of_secret(secret): known(secret, extension) for secret, extension in self.known.items()}
+
     async def check(self) -> None:
         async with self._called("check"):
             pass

@@ -28,6 +28,7 @@ from vanadium_node.errors import (
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import CONTAINER
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET
+from vanadium_node.secret_store import fresh_secret
 
 ME = Identity(extension="app", root_blessings="r")
 SECONDS = 60
@@ -100,7 +101,8 @@ async def test_one_of_several(site: Site, agent: Any, started: Any) -> None:
 
 async def test_a_start_that_was_killed(site: Site, agent: Any, client: KubeClient) -> None:
     """The Secret without a workload is an application that is left over."""
-    key = await agent.new_secret("app")
+    key = fresh_secret()
+    await agent.new_secret("app", key)
     await client.create(SECRET, client.namespace, secret("secret-1", "StatefulSet/db", key))
     application = await the_one(site, agent)
     assert (application.title, application.state, application.secret) == ("StatefulSet/db", State.LEFT_OVER, "secret-1")
@@ -111,7 +113,8 @@ async def test_a_start_that_was_killed(site: Site, agent: Any, client: KubeClien
 
 async def test_an_update_that_was_killed(site: Site, agent: Any, started: Any, client: KubeClient) -> None:
     """The second Secret is found, whichever of the two is in use."""
-    key = await agent.new_secret("app")
+    key = fresh_secret()
+    await agent.new_secret("app", key)
     await client.create(SECRET, client.namespace, secret("secret-2", "fortuned", key))
     application = await the_one(site, agent)
     assert any("nothing uses Secret secret-2" in finding.text for finding in application.findings)
