@@ -7,7 +7,16 @@ from typing import Final
 
 import trio
 
-from vanadium_node.controller.objects import MANAGED_BY, US, application_name, application_of, key_of, secret
+from vanadium_node.controller.objects import (
+    MADE_FOR,
+    MANAGED_BY,
+    US,
+    application_name,
+    application_of,
+    digest_of,
+    key_of,
+    secret,
+)
 from vanadium_node.controller.site import ClusterAgent, Site
 from vanadium_node.controller.undo import Undo
 from vanadium_node.kube.injection import secret_in_use, secret_of_pod
@@ -43,7 +52,8 @@ class AppSecrets:
 
     async def of(self, namespace: str, kind: str, application: str, *, keep: str | None = None) -> list[Manifest]:
         """Return the Secrets that were made for the application, but for the one to keep."""
-        found, name = await self._all(namespace), application_name(kind, application)
+        name = application_name(kind, application)
+        found = await self._all(namespace, f",{MADE_FOR}={digest_of(name)}")
         return [s for s in found if application_of(s) == name and name_of(s) != keep]
 
     async def unused(self, namespace: str, *, older_than: timedelta) -> list[Manifest]:
@@ -76,8 +86,8 @@ class AppSecrets:
             await self.agent.forget_secret(key)
         await self.site.client.delete(SECRET, namespace, name_of(stored), uid=uid_of(stored))
 
-    async def _all(self, namespace: str) -> list[Manifest]:
-        listing = await self.site.client.list(SECRET, namespace, labels=f"{MANAGED_BY}={US}")
+    async def _all(self, namespace: str, selector: str = "") -> list[Manifest]:
+        listing = await self.site.client.list(SECRET, namespace, labels=f"{MANAGED_BY}={US}{selector}")
         return [stored for stored in listing.items if application_of(stored)]
 
 

@@ -1,6 +1,7 @@
 """The Kubernetes objects that the controller makes, as pure functions of settings and names."""
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,9 @@ MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 US: Final = "vanadium-node"
 APPLICATION: Final = "vanadium.v.io/application"
 """On a Secret: the workload it was made for. An annotation, since names may be longer than labels."""
+
+MADE_FOR: Final = "vanadium.v.io/made-for"
+"""On a Secret, as a label: a digest of the same, by which the server finds it among thousands."""
 
 OPERATION: Final = "vanadium.v.io/operation"
 """On a workload: a nonce of the command that wrote it last, so that a command recognizes its own work after a lost answer."""
@@ -33,7 +37,11 @@ def secret(name: str, application: str, key: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "labels": {MANAGED_BY: US}, "annotations": {APPLICATION: application}},
+        "metadata": {
+            "name": name,
+            "labels": {MANAGED_BY: US, MADE_FOR: digest_of(application)},
+            "annotations": {APPLICATION: application},
+        },
         "type": "Opaque",
         "data": {SECRET_KEY: base64.b64encode(key.encode()).decode()},
     }
@@ -50,6 +58,11 @@ def key_of(stored: Manifest) -> str | None:
 def application_name(kind: str, name: str) -> str:
     """Return how a Secret names the workload it was made for: a Deployment by its name alone, any other as `Job/NAME`."""
     return name if kind == "Deployment" else f"{kind}/{name}"
+
+
+def digest_of(application: str) -> str:
+    """Return the value of the label for an application's name: 128 bits of its SHA-256."""
+    return hashlib.sha256(application.encode()).hexdigest()[:32]
 
 
 def application_of(stored: Manifest) -> str:

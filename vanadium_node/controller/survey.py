@@ -1,6 +1,8 @@
 """All that is there of applications, read at one moment: one list for each kind of object, however many there are."""
 
-from collections.abc import Iterable, Mapping
+import gc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -76,9 +78,10 @@ async def take(client: KubeClient, namespace: str | None) -> Survey:
     server = await client.version()
     collections = Collections()
     wanted = scopes(server, namespace)
-    async with trio.open_nursery() as nursery:
-        for scope in wanted:
-            nursery.start_soon(_read, client, scope, collections)
+    with _collector_paused():
+        async with trio.open_nursery() as nursery:
+            for scope in wanted:
+                nursery.start_soon(_read, client, scope, collections)
     if collections.failure is not None:
         raise collections.failure
     if len(collections.hidden) == len(wanted):
@@ -90,6 +93,21 @@ async def take(client: KubeClient, namespace: str | None) -> Survey:
             hint="'controller doctor' says which permissions are missing",
         )
     return collections.survey()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cyclic garbage collector away while thousands of objects are read, none of which is in a cycle.
+
+    It would walk all that was read so far again and again: 0.6 of 1.6 s for 1,000 Deployments with their pods.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def _read(client: KubeClient, scope: Scope, collections: Collections) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import trio
 
 from vanadium_node import __version__
@@ -250,8 +251,8 @@ class KubeClient:
         """
         response = await self._send(method, path, query or {}, body, content_type, doing)
         try:
-            answer = response.json()
-        except ValueError as error:
+            answer = msgspec.json.decode(response.content)  # a page of a long list is some megabytes
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise self._failure(doing, "it did not answer in JSON", response.status_code) from error
         if not isinstance(answer, Mapping):
             raise self._failure(doing, "its answer is no JSON object", response.status_code)
