@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pod_security import violations
 from workload_manifests import workload
 
-from vanadium_node.controller.objects import cluster_agent_deployment, cluster_agent_service, marked, namespace, secret
+from vanadium_node.controller.marks import marked
+from vanadium_node.controller.objects import cluster_agent_deployment, cluster_agent_service, namespace, secret
 from vanadium_node.controller.settings import ClusterAgentSettings
 from vanadium_node.kube.injection import PodAgent, inject, uninject
 from vanadium_node.kube.workloads import KINDS, template_of

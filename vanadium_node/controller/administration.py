@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import Final
 
 from vanadium_node.controller.changing import delete_own, replace_workload, roll_back
+from vanadium_node.controller.marks import marked
 from vanadium_node.controller.objects import (
     CLUSTER_AGENT_DEPLOYMENT,
     CLUSTER_AGENT_SERVICE,
     cluster_agent_deployment,
     cluster_agent_service,
-    marked,
     namespace,
 )
 from vanadium_node.controller.site import Site

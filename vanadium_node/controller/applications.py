@@ -13,7 +13,13 @@ from datetime import timedelta
 
 from vanadium_node.controller.app_secrets import AppSecrets
 from vanadium_node.controller.changing import CONFLICT, delete_own, replace_workload, roll_back
-from vanadium_node.controller.objects import marked
+from vanadium_node.controller.marks import (
+    WITHOUT_STARTING,
+    digest_of_start,
+    marked,
+    operation_of,
+    starting_of,
+)
 from vanadium_node.controller.site import ClusterAgent, Site
 from vanadium_node.controller.undo import Undo, undone_on_failure
 from vanadium_node.errors import InputError, KubernetesError, VanadiumError
@@ -67,14 +73,15 @@ class Applications:
     async def start(self, namespace: str, workloads: Sequence[Manifest], identity: Identity | None) -> None:
         """Create the workloads, each with a pod agent and a secret of its own if they are to have an identity.
 
+        One that the same command began before, and did not live to finish, is finished.
+
         Raises:
             InputError: one is already running.
             VanadiumError: the cluster or the cluster agent refused, or a rollout failed; nothing is left then.
         """
         server, targets = await self._targets(namespace, workloads)
         for target in targets:
-            if target.live is not None:
-                raise _already_running(target)
+            _refuse_start(target, identity)
         operation = secrets.token_hex(16)
         async with undone_on_failure(self.site.warn) as undo:
             stored = [await self._create(undo, target, identity, server, operation) for target in targets]
@@ -84,6 +91,7 @@ class Applications:
                 await self._collect_leftovers(target, keep=secret_in_use(made))
             except VanadiumError as error:
                 self.site.warn(f"a Secret that an earlier start of {target} left could not be removed: {error}")
+            await self._finish_start(target)
 
     async def update(self, namespace: str, workloads: Sequence[Manifest], identity: Identity | None) -> None:
         """Replace the workloads, one replica after another. Without an identity the one in use is kept, or its absence.
@@ -139,6 +147,8 @@ class Applications:
     async def _create(
         self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
     ) -> Manifest:
+        if target.live is not None:
+            return await self._resume(undo, target, target.live)
         workload, client = target.manifest, self.site.client
         if identity is not None:
             workload = await self._with_new_secret(undo, target, identity, server)
@@ -146,12 +156,33 @@ class Applications:
             f"delete {target}",
             lambda: delete_own(client, target.resource, target.namespace, target.name, operation),
         )
+        workload = marked(workload, operation, starting=_digest(target, identity))
         try:
-            return await client.create(target.resource, target.namespace, marked(workload, operation))
+            return await client.create(target.resource, target.namespace, workload)
         except KubernetesError as error:
             if error.status == CONFLICT and error.reason == "AlreadyExists":
                 raise _already_running(target) from error
             raise
+
+    async def _resume(self, undo: Undo, target: _Target, live: Manifest) -> Manifest:
+        """Take over a start that was interrupted when the workload was there already, and its secret with it."""
+        self.site.report(f"{target} is there already: finishing the start that was interrupted")
+        client, in_use = self.site.client, secret_in_use(live)
+        stored = None if in_use is None else await client.find(SECRET, target.namespace, in_use)
+        if stored is not None:
+            undo.push(f"forget the secret of {target}", lambda: self._secrets.forget(target.namespace, stored))
+        undo.push(
+            f"delete {target}",
+            lambda: delete_own(client, target.resource, target.namespace, target.name, operation_of(live)),
+        )
+        return live
+
+    async def _finish_start(self, target: _Target) -> None:
+        client = self.site.client
+        try:
+            await client.patch(target.resource, target.namespace, target.name, WITHOUT_STARTING)
+        except KubernetesError as error:
+            self.site.warn(f"{target} is started, and could not be marked so: {error}")
 
     async def _replace(
         self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
@@ -227,6 +258,22 @@ class Applications:
                 )
             else:
                 await self._secrets.forget(target.namespace, stored)
+
+
+def _digest(target: _Target, identity: Identity | None) -> str:
+    return digest_of_start(target.manifest, None if identity is None else identity.extension)
+
+
+def _refuse_start(target: _Target, identity: Identity | None) -> None:
+    begun = None if target.live is None else starting_of(target.live)
+    if target.live is None or begun == _digest(target, identity):
+        return
+    if begun is not None:
+        raise InputError(
+            f"{target} is already running, and another start of it has not come to its end",
+            hint="wait for that; or, if it was interrupted, 'stop' it and start it again",
+        )
+    raise _already_running(target)
 
 
 def _refuse_update(target: _Target, identity: Identity | None) -> None:

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from vanadium_node.controller.objects import is_marked, replacement
+from vanadium_node.controller.marks import is_marked
+from vanadium_node.controller.objects import replacement
 from vanadium_node.errors import InputError, KubernetesError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.progress import is_ready

@@ -17,9 +17,6 @@ APPLICATION: Final = "vanadium.v.io/application"
 MADE_FOR: Final = "vanadium.v.io/made-for"
 """On a Secret, as a label: a digest of the same, by which the server finds it among thousands."""
 
-OPERATION: Final = "vanadium.v.io/operation"
-"""On a workload: a nonce of the command that wrote it last, so that a command recognizes its own work after a lost answer."""
-
 CLUSTER_AGENT_DEPLOYMENT: Final = "cluster-agentd"
 CLUSTER_AGENT_SERVICE: Final = "cluster-agent"
 CLUSTER_AGENT_LABELS: Final[Mapping[str, str]] = {"application": "cluster-agentd"}
@@ -68,18 +65,6 @@ def digest_of(application: str) -> str:
 def application_of(stored: Manifest) -> str:
     """Return the name of the application that a Secret was made for, `""` where it was made by somebody else."""
     return str((stored["metadata"].get("annotations") or {}).get(APPLICATION, ""))
-
-
-def marked(manifest: Manifest, operation: str) -> Manifest:
-    """Return the manifest with the nonce of the command that writes it."""
-    metadata = manifest["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), OPERATION: operation}
-    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def is_marked(stored: Manifest, operation: str) -> bool:
-    """Tell whether the command with that nonce wrote the object."""
-    return bool((stored["metadata"].get("annotations") or {}).get(OPERATION) == operation)
 
 
 def replacement(live: Manifest, wanted: Manifest) -> Manifest:

@@ -31,12 +31,12 @@ class Right:
         return f"{self.verb} {self.resource}"
 
 
-_CHANGED: Final = ("get", "list", "watch", "create", "update", "delete")
+_CHANGED: Final = ("get", "list", "watch", "create", "update", "patch", "delete")
 _RULES: Final[Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]] = (
     ("apps", ("deployments", "statefulsets", "daemonsets"), _CHANGED),
     ("batch", ("jobs", "cronjobs"), _CHANGED),
     ("apps", ("replicasets",), ("list", "watch")),
-    ("", ("pods",), ("get", "list", "watch", "create", "delete")),
+    ("", ("pods",), ("get", "list", "watch", "create", "patch", "delete")),
     ("", ("pods/log",), ("get",)),
     ("", ("events",), ("list", "watch")),
     ("", ("secrets",), ("get", "list", "create", "delete")),

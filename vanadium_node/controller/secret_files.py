@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from vanadium_node.controller.changing import delete_own
-from vanadium_node.controller.objects import marked
+from vanadium_node.controller.marks import marked
 from vanadium_node.controller.programs import output_of
 from vanadium_node.controller.site import Site
 from vanadium_node.controller.undo import undone_on_failure

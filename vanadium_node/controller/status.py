@@ -11,9 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from vanadium_node.controller.marks import operation_of, starting_of
 from vanadium_node.controller.objects import (
     CLUSTER_AGENT_DEPLOYMENT,
-    OPERATION,
     application_name,
     application_of,
     key_of,
@@ -141,10 +141,9 @@ def applications(survey: Survey, known: Mapping[bytes, KnownSecret] | None) -> t
 
 
 def _is_application(workload: Manifest) -> bool:
-    metadata = workload["metadata"]
     if owner_uid(workload) or name_of(workload) == CLUSTER_AGENT_DEPLOYMENT:
         return False
-    return OPERATION in (metadata.get("annotations") or {}) or is_injected(workload)
+    return bool(operation_of(workload)) or is_injected(workload)
 
 
 def _application(workload: Manifest, index: _Index) -> Application:
@@ -155,6 +154,11 @@ def _application(workload: Manifest, index: _Index) -> Application:
     stuck = problems(objects)
     findings = [Finding(text=str(p), next_step=NEXT_STEPS[p.obstacle]) for p in stuck[:1]]
     findings += _of_identity(workload, secret_name, secret, index)
+    if starting_of(workload) is not None:
+        text = "its start is under way, or was interrupted"
+        findings.append(
+            Finding(text=text, next_step="if nobody waits for it, run the same 'start' again: it finishes it")
+        )
     findings += _of_leftovers(namespace, workload, secret_name, index)
     findings += _of_pods(objects)
     names = known.names if known is not None else ()

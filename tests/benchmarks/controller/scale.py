@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 from control_plane import running_control_plane
 
 from vanadium_node.controller.applications import Applications, Identity
-from vanadium_node.controller.objects import marked, secret
+from vanadium_node.controller.marks import marked
+from vanadium_node.controller.objects import secret
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
 from vanadium_node.kube.client import KubeClient, open_client
