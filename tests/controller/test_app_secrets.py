@@ -6,9 +6,10 @@ from typing import Any
 from until import until
 
 from vanadium_node.controller.app_secrets import AppSecrets
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import secret
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.resources import DEPLOYMENT, SECRET, name_of
 

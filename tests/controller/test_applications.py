@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import trio
 
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import key_of
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.errors import InputError, KubernetesError, UnreachableError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import is_injected, roots_in_use, secret_in_use

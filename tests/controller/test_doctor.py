@@ -12,12 +12,13 @@ import yaml
 from agent_parties import START, bless, blessed, new_root
 from stand_ins import ControllerProcess
 
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.doctor import Check, check_principal, check_site
 from vanadium_node.controller.objects import secret
 from vanadium_node.controller.permissions import NEEDED, in_words, missing
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.kube.client import KubeClient, open_client
 from vanadium_node.kube.kubeconfig import User
 from vanadium_node.kube.resources import NAMESPACE, SECRET, Resource

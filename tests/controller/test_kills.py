@@ -18,11 +18,12 @@ from faults import Fault, Faults, faulty_api
 from stand_ins import ControllerProcess
 from watched_agent import watched_agent
 
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.identity import own_blessings, root_blessings
 from vanadium_node.controller.objects import key_of
 from vanadium_node.controller.remote_agent import RemoteClusterAgent
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.errors import InputError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import secret_in_use

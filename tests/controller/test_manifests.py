@@ -11,10 +11,11 @@ from workload_manifests import workloads_of_each_kind
 
 from vanadium_node.controller.administration import Administration
 from vanadium_node.controller.app_secrets import AppSecrets
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import cluster_agent_deployment, cluster_agent_service
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.kube.client import KubeClient, open_client
 from vanadium_node.kube.kubeconfig import User
 from vanadium_node.kube.resources import Resource

@@ -12,11 +12,12 @@ from stand_ins import ControllerProcess
 from vanadium_node.cli import status_text
 from vanadium_node.controller.agent_health import AgentHealth, Health, health_of
 from vanadium_node.controller.app_secrets import AppSecrets
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import secret
 from vanadium_node.controller.observing import Observation, Question, keep_observing, observe
 from vanadium_node.controller.site import Site
 from vanadium_node.controller.status import Application, Finding, State
+from vanadium_node.controller.targets import Identity
 from vanadium_node.errors import (
     CallError,
     ConfigurationError,

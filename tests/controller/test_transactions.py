@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from faults import Fault, Faults, faulty_api
 
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import key_of
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.errors import VanadiumError
 from vanadium_node.kube.client import KubeClient, open_client
 from vanadium_node.kube.injection import secret_in_use

@@ -10,9 +10,10 @@ from until import until
 from workload_manifests import workload
 
 from vanadium_node.controller.app_secrets import AppSecrets
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import application_of, key_of
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.errors import InputError, KubernetesError
 from vanadium_node.kube.client import KubeClient
 from vanadium_node.kube.injection import secret_in_use

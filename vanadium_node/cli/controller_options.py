@@ -18,10 +18,10 @@ from vanadium_node.errors import InputError
 
 if TYPE_CHECKING:
     from vanadium_node.controller.access import Choice
-    from vanadium_node.controller.applications import Identity
     from vanadium_node.controller.remote_agent import RemoteClusterAgent
     from vanadium_node.controller.settings import Settings
     from vanadium_node.controller.site import Site
+    from vanadium_node.controller.targets import Identity
     from vanadium_node.kube.display import Display, Show
     from vanadium_node.kube.manifest import Application
     from vanadium_node.kube.resources import Manifest
@@ -122,8 +122,8 @@ class Options:
 
     async def identity(self, extension: str | None, base_blessings: str | None) -> Identity | None:
         """Return the identity that an application is to have, None without an extension."""
-        from vanadium_node.controller.applications import Identity
         from vanadium_node.controller.identity import own_blessings, root_blessings
+        from vanadium_node.controller.targets import Identity
 
         if extension is None:
             if base_blessings is not None:

@@ -20,7 +20,7 @@ from vanadium_node.controller.objects import (
 from vanadium_node.controller.site import ClusterAgent, Site
 from vanadium_node.controller.undo import Undo
 from vanadium_node.kube.injection import secret_in_use, secret_of_pod
-from vanadium_node.kube.resources import POD, SECRET, Manifest, name_of, uid_of
+from vanadium_node.kube.resources import POD, SECRET, Manifest, name_of, resource_version_of, uid_of
 from vanadium_node.kube.workloads import KINDS, resource_for
 from vanadium_node.secret_store import fresh_secret
 
@@ -52,8 +52,16 @@ class AppSecrets:
 
     async def of(self, namespace: str, kind: str, application: str, *, keep: str | None = None) -> list[Manifest]:
         """Return the Secrets that were made for the application, but for the one to keep."""
-        name = application_name(kind, application)
-        found = await self._all(namespace, f",{MADE_FOR}={digest_of(name)}")
+        return await self._made_for(namespace, application_name(kind, application), keep)
+
+    async def before(self, namespace: str, kind: str, application: str, newest: str) -> list[Manifest]:
+        """Return the Secrets that were made for the application before the newest one was: what an earlier start left."""
+        stored = await self.site.client.find(SECRET, namespace, newest)
+        version = "" if stored is None else resource_version_of(stored)
+        return await self._made_for(namespace, application_name(kind, application), newest, version)
+
+    async def _made_for(self, namespace: str, name: str, keep: str | None, not_older_than: str = "") -> list[Manifest]:
+        found = await self._all(namespace, f",{MADE_FOR}={digest_of(name)}", not_older_than)
         return [s for s in found if application_of(s) == name and name_of(s) != keep]
 
     async def unused(self, namespace: str, *, older_than: timedelta) -> list[Manifest]:
@@ -86,8 +94,9 @@ class AppSecrets:
             await self.agent.forget_secret(key)
         await self.site.client.delete(SECRET, namespace, name_of(stored), uid=uid_of(stored))
 
-    async def _all(self, namespace: str, selector: str = "") -> list[Manifest]:
-        listing = await self.site.client.list(SECRET, namespace, labels=f"{MANAGED_BY}={US}{selector}")
+    async def _all(self, namespace: str, selector: str = "", not_older_than: str = "") -> list[Manifest]:
+        labels = f"{MANAGED_BY}={US}{selector}"
+        listing = await self.site.client.list(SECRET, namespace, labels=labels, not_older_than=not_older_than)
         return [stored for stored in listing.items if application_of(stored)]
 
 

@@ -7,7 +7,7 @@ are one change: all of them, or none.
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,44 +15,28 @@ from vanadium_node.controller.app_secrets import AppSecrets
 from vanadium_node.controller.changing import CONFLICT, delete_own, replace_workload, roll_back
 from vanadium_node.controller.marks import (
     WITHOUT_STARTING,
-    digest_of_start,
     marked,
     operation_of,
-    starting_of,
 )
 from vanadium_node.controller.site import ClusterAgent, Site
+from vanadium_node.controller.targets import (
+    Identity,
+    Target,
+    already_running,
+    find_targets,
+    not_there,
+    refuse_start,
+    refuse_update,
+    roots_of,
+    start_digest,
+)
 from vanadium_node.controller.undo import Undo, undone_on_failure
-from vanadium_node.errors import InputError, KubernetesError, VanadiumError
+from vanadium_node.errors import KubernetesError, VanadiumError
 from vanadium_node.kube.client import ServerVersion
 from vanadium_node.kube.following import follow_rollout
-from vanadium_node.kube.injection import PodAgent, inject, roots_in_use, secret_in_use
-from vanadium_node.kube.resources import SECRET, Manifest, Resource, name_of, uid_of
-from vanadium_node.kube.workloads import keeps_old_pods, kind_of, resource_for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """The identity that an application is to have: the extension of the caller's blessings, and the roots it trusts."""
-
-    extension: str
-    root_blessings: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """A workload on this cluster: where it is to be, as the file has it, and as it is there now, if it is."""
-
-    resource: Resource
-    namespace: str
-    manifest: Manifest
-    live: Manifest | None
-
-    @property
-    def name(self) -> str:
-        return name_of(self.manifest)
-
-    def __str__(self) -> str:
-        return self.resource.title(self.namespace, self.name)
+from vanadium_node.kube.injection import PodAgent, inject, secret_in_use
+from vanadium_node.kube.resources import SECRET, Manifest, name_of, uid_of
+from vanadium_node.kube.workloads import keeps_old_pods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +63,16 @@ class Applications:
             InputError: one is already running.
             VanadiumError: the cluster or the cluster agent refused, or a rollout failed; nothing is left then.
         """
-        server, targets = await self._targets(namespace, workloads)
+        server, targets = await find_targets(self.site.client, namespace, workloads)
         for target in targets:
-            _refuse_start(target, identity)
+            refuse_start(target, identity)
         operation = secrets.token_hex(16)
         async with undone_on_failure(self.site.warn) as undo:
             stored = [await self._create(undo, target, identity, server, operation) for target in targets]
             await self._follow(targets, stored)
         for target, made in zip(targets, stored, strict=True):
             try:
-                await self._collect_leftovers(target, keep=secret_in_use(made))
+                await self._collect(target, await self._of_earlier_starts(target, secret_in_use(made)))
             except VanadiumError as error:
                 self.site.warn(f"a Secret that an earlier start of {target} left could not be removed: {error}")
             await self._finish_start(target)
@@ -100,16 +84,19 @@ class Applications:
             InputError: one is not there, cannot be changed, or has no identity to replace.
             VanadiumError: the cluster or the cluster agent refused, or a rollout failed; all is as before then.
         """
-        server, targets = await self._targets(namespace, workloads)
+        server, targets = await find_targets(self.site.client, namespace, workloads)
         for target in targets:
-            _refuse_update(target, identity)
+            refuse_update(target, identity)
         operation = secrets.token_hex(16)
         async with undone_on_failure(self.site.warn) as undo:
             stored = [await self._replace(undo, target, identity, server, operation) for target in targets]
             await self._follow(targets, stored)
         for target, made in zip(targets, stored, strict=True):
             try:
-                await self._collect_leftovers(target, keep=secret_in_use(made))
+                leftovers = await self._secrets.of(
+                    target.namespace, target.resource.kind, target.name, keep=secret_in_use(made)
+                )
+                await self._collect(target, leftovers)
             except VanadiumError as error:
                 raise VanadiumError(
                     f"{target} is updated, but its old secret is still good: {error.message}",
@@ -123,29 +110,17 @@ class Applications:
             InputError: none of them is there.
             VanadiumError: the cluster refused; or the cluster agent cannot be reached, and nothing was changed.
         """
-        _, targets = await self._targets(namespace, workloads)
+        _, targets = await find_targets(self.site.client, namespace, workloads)
         leftovers = [await self._secrets.of(t.namespace, t.resource.kind, t.name) for t in targets]
         if all(target.live is None for target in targets) and not any(leftovers):
-            raise _not_there(targets[0])
+            raise not_there(targets[0])
         if any(leftovers) or any(target.live is not None and secret_in_use(target.live) for target in targets):
             await self.agent.check()
         for target, found in zip(targets, leftovers, strict=True):
             await self._delete(target, found)
 
-    async def _targets(self, namespace: str, workloads: Iterable[Manifest]) -> tuple[ServerVersion, list[_Target]]:
-        """Look for the workloads on the cluster, in the API versions that it has."""
-        server = await self.site.client.version()
-        targets = []
-        for workload in workloads:
-            resource = resource_for(kind_of(workload), server)
-            space = str(workload["metadata"].get("namespace") or namespace)
-            live = await self.site.client.find(resource, space, name_of(workload))
-            manifest = {**workload, "apiVersion": resource.api_version}
-            targets.append(_Target(resource=resource, namespace=space, manifest=manifest, live=live))
-        return server, targets
-
     async def _create(
-        self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
+        self, undo: Undo, target: Target, identity: Identity | None, server: ServerVersion, operation: str
     ) -> Manifest:
         if target.live is not None:
             return await self._resume(undo, target, target.live)
@@ -156,15 +131,15 @@ class Applications:
             f"delete {target}",
             lambda: delete_own(client, target.resource, target.namespace, target.name, operation),
         )
-        workload = marked(workload, operation, starting=_digest(target, identity))
+        workload = marked(workload, operation, starting=start_digest(target, identity))
         try:
             return await client.create(target.resource, target.namespace, workload)
         except KubernetesError as error:
             if error.status == CONFLICT and error.reason == "AlreadyExists":
-                raise _already_running(target) from error
+                raise already_running(target) from error
             raise
 
-    async def _resume(self, undo: Undo, target: _Target, live: Manifest) -> Manifest:
+    async def _resume(self, undo: Undo, target: Target, live: Manifest) -> Manifest:
         """Take over a start that was interrupted when the workload was there already, and its secret with it."""
         self.site.report(f"{target} is there already: finishing the start that was interrupted")
         client, in_use = self.site.client, secret_in_use(live)
@@ -177,7 +152,7 @@ class Applications:
         )
         return live
 
-    async def _finish_start(self, target: _Target) -> None:
+    async def _finish_start(self, target: Target) -> None:
         client = self.site.client
         try:
             await client.patch(target.resource, target.namespace, target.name, WITHOUT_STARTING)
@@ -185,20 +160,20 @@ class Applications:
             self.site.warn(f"{target} is started, and could not be marked so: {error}")
 
     async def _replace(
-        self, undo: Undo, target: _Target, identity: Identity | None, server: ServerVersion, operation: str
+        self, undo: Undo, target: Target, identity: Identity | None, server: ServerVersion, operation: str
     ) -> Manifest:
         workload, client, live = target.manifest, self.site.client, target.live
         if live is None:
-            raise _not_there(target)
+            raise not_there(target)
         in_use = secret_in_use(live)
         if identity is not None:
             workload = await self._with_new_secret(undo, target, identity, server)
         elif in_use is not None:
-            workload = self._injected(workload, in_use, _roots_of(target, live), server)
+            workload = self._injected(workload, in_use, roots_of(target, live), server)
         undo.push(f"roll {target} back", lambda: self._roll_back(target, live, operation))
         return await replace_workload(client, target.resource, target.namespace, live, marked(workload, operation))
 
-    async def _delete(self, target: _Target, leftovers: Sequence[Manifest]) -> None:
+    async def _delete(self, target: Target, leftovers: Sequence[Manifest]) -> None:
         client, found = self.site.client, list(leftovers)
         if target.live is not None:
             await client.delete(target.resource, target.namespace, target.name, uid=uid_of(target.live))
@@ -209,9 +184,7 @@ class Applications:
         for stored in found:
             await self._secrets.forget(target.namespace, stored)
 
-    async def _with_new_secret(
-        self, undo: Undo, target: _Target, identity: Identity, server: ServerVersion
-    ) -> Manifest:
+    async def _with_new_secret(self, undo: Undo, target: Target, identity: Identity, server: ServerVersion) -> Manifest:
         self._injected(target.manifest, "", "", server)  # what cannot be injected is refused before anything is made
         secret_name = await self._secrets.make(
             undo, target.namespace, target.resource.kind, target.name, identity.extension
@@ -231,7 +204,7 @@ class Applications:
             ),
         )
 
-    async def _follow(self, targets: Sequence[_Target], stored: Sequence[Manifest]) -> None:
+    async def _follow(self, targets: Sequence[Target], stored: Sequence[Manifest]) -> None:
         if self.wait is None:
             return
         for target, made in zip(targets, stored, strict=True):
@@ -240,13 +213,18 @@ class Applications:
                 self.site.client, target.namespace, workload, timeout=self.wait, display=self.site.display
             )
 
-    async def _roll_back(self, target: _Target, previous: Manifest, operation: str) -> None:
+    async def _roll_back(self, target: Target, previous: Manifest, operation: str) -> None:
         if await roll_back(self.site.client, target.resource, target.namespace, previous, operation):
             self.site.report(f"{target.resource.kind} {target.name}: rolled back to the revision before")
 
-    async def _collect_leftovers(self, target: _Target, *, keep: str | None) -> None:
+    async def _of_earlier_starts(self, target: Target, newest: str | None) -> list[Manifest]:
+        namespace, kind, name = target.namespace, target.resource.kind, target.name
+        if newest is None:
+            return await self._secrets.of(namespace, kind, name)
+        return await self._secrets.before(namespace, kind, name, newest)
+
+    async def _collect(self, target: Target, found: Sequence[Manifest]) -> None:
         """Remove the application's Secrets that are no longer used, with their keys."""
-        found = await self._secrets.of(target.namespace, target.resource.kind, target.name, keep=keep)
         in_use = set()
         if found and keeps_old_pods(target.manifest):
             in_use = await self._secrets.in_use_by_pods(target.namespace)
@@ -258,52 +236,3 @@ class Applications:
                 )
             else:
                 await self._secrets.forget(target.namespace, stored)
-
-
-def _digest(target: _Target, identity: Identity | None) -> str:
-    return digest_of_start(target.manifest, None if identity is None else identity.extension)
-
-
-def _refuse_start(target: _Target, identity: Identity | None) -> None:
-    begun = None if target.live is None else starting_of(target.live)
-    if target.live is None or begun == _digest(target, identity):
-        return
-    if begun is not None:
-        raise InputError(
-            f"{target} is already running, and another start of it has not come to its end",
-            hint="wait for that; or, if it was interrupted, 'stop' it and start it again",
-        )
-    raise _already_running(target)
-
-
-def _refuse_update(target: _Target, identity: Identity | None) -> None:
-    if target.live is None:
-        raise _not_there(target)
-    if kind_of(target.manifest).is_fixed:
-        raise InputError(
-            f"{target} cannot be updated: Kubernetes does not let the pods of a {target.resource.kind} be changed",
-            hint="'stop' it, and 'start' it again",
-        )
-    if identity is not None and secret_in_use(target.live) is None:
-        raise InputError(
-            f"{target} was started with --noblessings and stays so",
-            hint="leave the extension out, or stop it and start it with one",
-        )
-
-
-def _roots_of(target: _Target, live: Manifest) -> str:
-    roots = roots_in_use(live)
-    if roots is None:
-        raise InputError(
-            f"the pod agent of {target} is told no root blessings",
-            hint="give an extension, so that it gets a new secret and the roots with it",
-        )
-    return roots
-
-
-def _already_running(target: _Target) -> InputError:
-    return InputError(f"{target} is already running", hint="use 'update' to change it, or 'stop' to end it before")
-
-
-def _not_there(target: _Target) -> InputError:
-    return InputError(f"there is no {target}", hint="'start' starts it; '--namespace' names another namespace")

@@ -151,14 +151,23 @@ class KubeClient:
         fields: str = "",
         page: int = 500,
         keep: Callable[[Manifest], Manifest] | None = None,
+        not_older_than: str = "",
     ) -> Listing:
         """Return the objects that match the selectors, read in pages; `keep` says what of each is worth its memory.
+
+        `not_older_than`: the resource version of an object of the same kind. With it the server answers from its cache, in one
+        page, which is several times faster among a thousand others, and may leave out what is newer than that (Kubernetes API
+        concepts, "Resource versions", `NotOlderThan`).
 
         Raises:
             KubernetesError: also with status 410 when the list changed too much between its pages; ask again then.
         """
         items: list[Manifest] = []
-        query = _selectors(labels, fields) | {"limit": str(page)}
+        query = _selectors(labels, fields)
+        if not_older_than:
+            query |= {"resourceVersion": not_older_than, "resourceVersionMatch": "NotOlderThan"}
+        else:
+            query["limit"] = str(page)
         while True:
             doing = f"list {resource.title(namespace, None)}"
             answer = await self.request("GET", resource.path(namespace), query=query, doing=doing)

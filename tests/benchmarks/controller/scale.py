@@ -2,7 +2,8 @@
 
 On a real API server where KUBEBUILDER_ASSETS names its programs (there, each Deployment has a pod that stays pending), or on the
 embedded cluster with `--embedded` (there with 0 replicas: its pods are processes). Promised for 1,000 Deployments: `status` in less
-than 3 s and 200 MB, and a `start` that takes no longer than the first one did, but for noise; the exit status is 1 when one is missed.
+than 3 s and 200 MB, and a `start` that takes no longer than one in an empty namespace beside it, in turns, but for noise. The exit
+status is 1 when one is missed.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 from control_plane import running_control_plane
 
-from vanadium_node.controller.applications import Applications, Identity
+from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.marks import marked
 from vanadium_node.controller.objects import secret
 from vanadium_node.controller.settings import Settings
 from vanadium_node.controller.site import Site
+from vanadium_node.controller.targets import Identity
 from vanadium_node.kube.client import KubeClient, open_client
 from vanadium_node.kube.injection import PodAgent, inject
 from vanadium_node.kube.kubeconfig import ClusterAccess
@@ -39,10 +41,10 @@ from vanadium_node.kube.resources import DEPLOYMENT, NAMESPACE, POD, SECRET
 
 MAX_STATUS_SECONDS = 3.0
 MAX_STATUS_MIB = 200.0
-MAX_START_RATIO = 1.25
-START_NOISE_SECONDS = 0.02
-ROUNDS = 7
+MAX_START_RATIO = 1.2
+ROUNDS = 15
 AT_ONCE = 16
+EMPTY = "empty"
 
 DOCUMENT = {
     "clusterAgent": {"image": "example.org/v:1", "blessing": "test-root:cluster-agent", "admin": "test-root"},
@@ -119,19 +121,20 @@ class Bench:
         while self.replicas and len((await self.client.list(POD, self.client.namespace)).items) < count:  # noqa: ASYNC110
             await trio.sleep(1)
 
-    async def start_seconds(self) -> float:
-        """Return the best of a few starts, each stopped again."""
+    async def start_seconds(self, *namespaces: str) -> list[float]:
+        """Return the best of a few starts in each of the namespaces, in turns, each stopped again."""
         settings = Settings.from_document(DOCUMENT, "benchmark")
         site = Site(client=self.client, settings=settings, report=print, warn=print)
         applications = Applications(site=site, agent=NoAgent())
-        best = float("inf")
+        best = dict.fromkeys(namespaces, float("inf"))
         for number in range(ROUNDS):
             manifest = deployment(f"one-{number}", 0)
-            began = time.perf_counter()
-            await applications.start(self.client.namespace, [manifest], Identity(extension="x", root_blessings="r"))
-            best = min(best, time.perf_counter() - began)
-            await applications.stop(self.client.namespace, [manifest])
-        return best
+            for namespace in namespaces:
+                began = time.perf_counter()
+                await applications.start(namespace, [manifest], Identity(extension="x", root_blessings="r"))
+                best[namespace] = min(best[namespace], time.perf_counter() - began)
+                await applications.stop(namespace, [manifest])
+        return list(best.values())
 
     def status(self) -> tuple[float, float, int]:
         """Run `status` as a user does; return seconds, MiB at its peak, and how many applications it showed."""
@@ -170,7 +173,8 @@ async def bench(kubeconfig: Path, replicas: int) -> AsyncIterator[Bench]:
     """Open a namespace of its own."""
     access = replace(ClusterAccess.from_files([kubeconfig]), namespace="scale")
     async with open_client(access) as client:
-        await client.create(NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "scale"}})
+        for name in ("scale", EMPTY):
+            await client.create(NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         version = await client.version()
         yield Bench(client, kubeconfig, replicas, version.has_native_sidecars)
 
@@ -179,16 +183,18 @@ async def measure(kubeconfig: Path, count: int, replicas: int) -> bool:
     """Print the rows; return whether the promises hold."""
     kubeconfig.with_name("vkube.cfg").write_text(json.dumps(DOCUMENT))
     async with bench(kubeconfig, replicas) as run:
-        alone = run.row("start, the namespace empty", await run.start_seconds(), "s")
         began = time.perf_counter()
         await run.fill(count)
         run.row(f"making {count} Deployments", time.perf_counter() - began, "s")
-        crowded = run.row(f"start, beside {count} others", await run.start_seconds(), "s")
+        best = await run.start_seconds(EMPTY, "scale")
+        alone = run.row("start, the namespace empty", best[0], "s")
+        crowded = run.row(f"start, beside {count} others", best[1], "s")
         results = [await trio.to_thread.run_sync(run.status) for _ in range(3)]
         seconds = run.row(f"status of {count}", min(r[0] for r in results), "s")
         mib = run.row(f"status of {count}, peak memory", max(r[1] for r in results), "MiB")
         is_whole = all(shown == count for _, _, shown in results)
-    is_kept = crowded <= alone * MAX_START_RATIO + START_NOISE_SECONDS
+    run.row("ratio of the two", crowded / alone, "")
+    is_kept = crowded <= alone * MAX_START_RATIO
     return is_whole and is_kept and seconds < MAX_STATUS_SECONDS and mib < MAX_STATUS_MIB
 
 
