@@ -1,7 +1,6 @@
 """A connection's calls, streams, credit, cancellation and end, with bytes carried in pieces; and peers that break it."""
 
 from collections.abc import Callable
-from itertools import product
 
 import pytest
 from connection_pair import ConnectionPair, pair_of
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from vanadium_node.errors import ErrorCode, InputError
 from vanadium_node.wire.connection import Connection
-from vanadium_node.wire.events import TRANSITIONS, ConnectionEvent, ConnectionState, Failed, ReceivedItem
+from vanadium_node.wire.events import ConnectionState, Failed, ReceivedItem
 from vanadium_node.wire.frames import (
     Cancel,
     Credit,
@@ -28,8 +27,6 @@ from vanadium_node.wire.frames import (
 )
 from vanadium_node.wire.handshake import Role
 from vanadium_node.wire.limits import MAX_CREDIT, STREAM_WINDOW_BYTES, Limits
-from vanadium_node.wire.stream import TRANSITIONS as STREAM_TRANSITIONS
-from vanadium_node.wire.stream import StreamEvent, StreamState
 
 
 def server_of(limits: Limits | None = None) -> Connection:
@@ -211,20 +208,6 @@ def test_a_message_too_large_is_the_senders_mistake() -> None:
         client.send_request("Put", "", [bytes(2000)])
     assert client.outgoing == []
     assert client.send_request("Put", "", []) == 1
-
-
-@pytest.mark.parametrize(("state", "event"), list(product(StreamState, StreamEvent)))
-def test_every_pair_of_the_stream_table(state: StreamState, event: StreamEvent) -> None:
-    """A row leads to a state; what has none is an error, and CLOSED has none."""
-    assert (state, event) in STREAM_TRANSITIONS or state is not StreamState.OPEN
-    if state is StreamState.CLOSED:
-        assert (state, event) not in STREAM_TRANSITIONS
-
-
-@pytest.mark.parametrize(("state", "event"), list(product(ConnectionState, ConnectionEvent)))
-def test_every_pair_of_the_connection_table(state: ConnectionState, event: ConnectionEvent) -> None:
-    """Nothing leads out of FAILED; everything else has a row."""
-    assert ((state, event) in TRANSITIONS) == (state is not ConnectionState.FAILED)
 
 
 small = st.integers(0, 8)

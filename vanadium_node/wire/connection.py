@@ -106,10 +106,12 @@ class Connection:
         return self.fail(ErrorCode.BAD_ARG, "the peer closed the connection in the middle of a frame")
 
     def fail(self, code: ErrorCode, reason: str) -> Failed:
-        """End the connection for the peer's fault, telling it why."""
+        """End the connection for the peer's fault, telling it why; nothing is sent after that, whatever is wished."""
         if self.state is not ConnectionState.FAILED:
             self._queue(Goaway(0, code.value, reason))
-            self.state = TRANSITIONS[self.state, ConnectionEvent.FAULT]
+            self._change(ConnectionEvent.FAULT)
+            self.own.clear()
+            self.incoming.clear()
         return Failed(reason)
 
     # Wishes in, bytes out
@@ -124,7 +126,9 @@ class Connection:
 
     def send_auth(self, auth: Auth) -> None:
         """Show this end. Raises InputError where it is not our turn."""
-        state = handshake.TRANSITIONS.get((self.role, self.handshake, HandshakeEvent.SENT_AUTH))
+        if self.state is ConnectionState.FAILED:
+            return
+        state = handshake.TRANSITIONS[self.role, self.handshake, HandshakeEvent.SENT_AUTH]
         if state is None:
             raise InputError(f"a {self.role} cannot show itself in the state {self.handshake.name}")
         self._queue(auth)
@@ -208,19 +212,20 @@ class Connection:
             self._queue(Credit(0, returned))
 
     def send_ping(self, number: int) -> None:
-        """Ask for a sign of life."""
-        self._queue(Ping(0, number))
+        """Ask for a sign of life; nothing happens before both ends are known, and after a fault."""
+        if self.handshake is HandshakeState.OPEN and self.state is not ConnectionState.FAILED:
+            self._queue(Ping(0, number))
 
     def send_goaway(self, code: str, reason: str) -> None:
         """Take no new calls, and tell the peer so."""
         if self.state is ConnectionState.ACTIVE:
             self._queue(Goaway(0, code, reason))
-            self.state = TRANSITIONS[self.state, ConnectionEvent.GOAWAY]
+            self._change(ConnectionEvent.GOAWAY)
 
     # Frames that came in
 
     def _on_auth(self, frame: Auth, _size: int, events: list[Event]) -> None:
-        state = handshake.TRANSITIONS.get((self.role, self.handshake, HandshakeEvent.RECEIVED_AUTH))
+        state = handshake.TRANSITIONS[self.role, self.handshake, HandshakeEvent.RECEIVED_AUTH]
         if state is None or not self._authenticates:
             raise ProtocolError(f"the peer showed its credentials in the state {self.handshake.name}")
         self._enter(state)
@@ -291,10 +296,13 @@ class Connection:
         events.append(frame)
 
     def _on_goaway(self, frame: Goaway, _size: int, events: list[Event]) -> None:
-        self.state = TRANSITIONS[self.state, ConnectionEvent.GOAWAY]
+        self._change(ConnectionEvent.GOAWAY)
         events.append(frame)
 
     # Shared by both directions
+
+    def _change(self, event: ConnectionEvent) -> None:
+        self.state = TRANSITIONS[self.state, event] or self.state
 
     def _enter(self, state: HandshakeState) -> None:
         self.handshake = state
@@ -316,7 +324,7 @@ class Connection:
         return size
 
     def _step(self, stream: Stream, event: StreamEvent, error: type[InputError] | type[ProtocolError]) -> None:
-        state = streams.TRANSITIONS.get((stream.state, event))
+        state = streams.TRANSITIONS[stream.state, event]
         if state is None:
             raise error(f"{event.name} is not possible on a stream in the state {stream.state.name}")
         stream.state = state

@@ -35,22 +35,30 @@ class ConnectionState(Enum):
     DRAINING = auto()
     """One end takes no new calls; the running ones finish."""
     FAILED = auto()
+    """The peer broke the protocol: bytes that still come are not looked at, and no stream is left to send on."""
 
 
 class ConnectionEvent(Enum):
-    """What changes a connection as a whole."""
+    """What changes a connection as a whole, or depends on how far it is."""
 
+    SENT_REQUEST = auto()
+    RECEIVED_REQUEST = auto()
     GOAWAY = auto()
     """Sent or received."""
     FAULT = auto()
 
 
-TRANSITIONS: Final[Mapping[tuple[ConnectionState, ConnectionEvent], ConnectionState]] = MappingProxyType(
-    {
-        (ConnectionState.ACTIVE, ConnectionEvent.GOAWAY): ConnectionState.DRAINING,
-        (ConnectionState.ACTIVE, ConnectionEvent.FAULT): ConnectionState.FAILED,
-        (ConnectionState.DRAINING, ConnectionEvent.GOAWAY): ConnectionState.DRAINING,
-        (ConnectionState.DRAINING, ConnectionEvent.FAULT): ConnectionState.FAILED,
-    }
+_ACTIVE, _DRAINING, _FAILED = ConnectionState
+
+_TABLE: Final[Mapping[ConnectionState, tuple[ConnectionState | None, ...]]] = {
+    # event:                  SENT_REQUEST RECEIVED_REQUEST GOAWAY     FAULT
+    ConnectionState.ACTIVE:   (_ACTIVE,    _ACTIVE,         _DRAINING, _FAILED),
+    ConnectionState.DRAINING: (None,       _DRAINING,       _DRAINING, _FAILED),
+    ConnectionState.FAILED:   (None,       _FAILED,         _FAILED,   _FAILED),
+}  # fmt: skip
+
+TRANSITIONS: Final[Mapping[tuple[ConnectionState, ConnectionEvent], ConnectionState | None]] = MappingProxyType(
+    {(state, event): to for state, row in _TABLE.items() for event, to in zip(ConnectionEvent, row, strict=True)}
 )
-"""FAILED has no row: nothing leads out of it, and bytes that still come in are not looked at."""
+"""Where each event leads in each state; None: our own caller's mistake. A request received while DRAINING is answered
+`overloaded`, since it may have crossed the goaway."""

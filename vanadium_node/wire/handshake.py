@@ -55,26 +55,40 @@ class HandshakeState(Enum):
 
 
 class HandshakeEvent(Enum):
-    """An `auth` frame in one direction, or any other frame."""
+    """A frame in one direction. A goaway is none of them: either end may leave at any time."""
 
     SENT_AUTH = auto()
     RECEIVED_AUTH = auto()
+    SENT_OTHER = auto()
+    RECEIVED_OTHER = auto()
 
 
-TRANSITIONS: Final[Mapping[tuple[Role, HandshakeState, HandshakeEvent], HandshakeState]] = MappingProxyType(
+_START, _SHOWN, _SEEN, _OPEN = HandshakeState
+
+_TABLE: Final[Mapping[tuple[Role, HandshakeState], tuple[HandshakeState | None, ...]]] = {
+    # event:                              SENT_AUTH RECEIVED_AUTH SENT_OTHER RECEIVED_OTHER
+    (Role.SERVER, HandshakeState.START): (_SHOWN,  None,         None,      None),
+    (Role.SERVER, HandshakeState.SHOWN): (None,    _OPEN,        None,      None),
+    (Role.SERVER, HandshakeState.SEEN):  (None,    None,         None,      None),
+    (Role.SERVER, HandshakeState.OPEN):  (_OPEN,   _OPEN,        _OPEN,     _OPEN),
+    (Role.CLIENT, HandshakeState.START): (None,    _SEEN,        None,      None),
+    (Role.CLIENT, HandshakeState.SHOWN): (None,    None,         None,      None),
+    (Role.CLIENT, HandshakeState.SEEN):  (_OPEN,   None,         None,      None),
+    (Role.CLIENT, HandshakeState.OPEN):  (_OPEN,   _OPEN,        _OPEN,     _OPEN),
+}  # fmt: skip
+
+TRANSITIONS: Final[Mapping[tuple[Role, HandshakeState, HandshakeEvent], HandshakeState | None]] = MappingProxyType(
     {
-        (Role.SERVER, HandshakeState.START, HandshakeEvent.SENT_AUTH): HandshakeState.SHOWN,
-        (Role.SERVER, HandshakeState.SHOWN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
-        (Role.SERVER, HandshakeState.OPEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
-        (Role.SERVER, HandshakeState.OPEN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
-        (Role.CLIENT, HandshakeState.START, HandshakeEvent.RECEIVED_AUTH): HandshakeState.SEEN,
-        (Role.CLIENT, HandshakeState.SEEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
-        (Role.CLIENT, HandshakeState.OPEN, HandshakeEvent.SENT_AUTH): HandshakeState.OPEN,
-        (Role.CLIENT, HandshakeState.OPEN, HandshakeEvent.RECEIVED_AUTH): HandshakeState.OPEN,
+        (role, state, event): to
+        for (role, state), row in _TABLE.items()
+        for event, to in zip(HandshakeEvent, row, strict=True)
     }
 )
-"""What is not here breaks the protocol. A server may also renew before the client has shown itself: SHOWN stays SHOWN is
-refused on purpose, since a client that is still deciding must decide about one identity."""
+"""Where each event leads an end in each state; None: it breaks the protocol, or is our own caller's mistake.
+
+A server does not show renewed blessings to a client that has not shown itself yet (SHOWN, SENT_AUTH): a client that is still
+deciding decides about one identity. Servers are never SEEN and clients never SHOWN; those rows allow nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

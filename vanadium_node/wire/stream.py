@@ -11,37 +11,48 @@ from typing import Final
 class StreamState(Enum):
     """How far a call is."""
 
+    IDLE = auto()
+    """Not called yet: the number is still to be used."""
     OPEN = auto()
     """Both ends may send items."""
     ENDED = auto()
-    """The caller has sent its last item; the callee may still send some."""
+    """The caller has sent its last item, or none was to come; the callee may still send some."""
     CLOSED = auto()
-    """Answered or cancelled; frames that were on their way are dropped."""
+    """Answered or cancelled, or passed over. It is forgotten: what is not open is told from IDLE by its number alone."""
 
 
 class StreamEvent(Enum):
-    """What can happen to a call after its request, whoever looks at it."""
+    """What can happen to a call, whoever looks at it: a frame that one end sends and the other receives."""
 
+    REQUEST = auto()
+    """A call without items of the caller's."""
+    REQUEST_WITH_ITEMS = auto()
     CALLER_ITEM = auto()
     CALLEE_ITEM = auto()
     END = auto()
     RESPONSE = auto()
     CANCEL = auto()
+    CREDIT = auto()
+    """In either direction."""
 
 
-TRANSITIONS: Final[Mapping[tuple[StreamState, StreamEvent], StreamState]] = MappingProxyType(
-    {
-        (StreamState.OPEN, StreamEvent.CALLER_ITEM): StreamState.OPEN,
-        (StreamState.OPEN, StreamEvent.CALLEE_ITEM): StreamState.OPEN,
-        (StreamState.OPEN, StreamEvent.END): StreamState.ENDED,
-        (StreamState.OPEN, StreamEvent.RESPONSE): StreamState.CLOSED,
-        (StreamState.OPEN, StreamEvent.CANCEL): StreamState.CLOSED,
-        (StreamState.ENDED, StreamEvent.CALLEE_ITEM): StreamState.ENDED,
-        (StreamState.ENDED, StreamEvent.RESPONSE): StreamState.CLOSED,
-        (StreamState.ENDED, StreamEvent.CANCEL): StreamState.CLOSED,
-    }
+_OPEN, _ENDED, _CLOSED = StreamState.OPEN, StreamState.ENDED, StreamState.CLOSED
+
+_TABLE: Final[Mapping[StreamState, tuple[StreamState | None, ...]]] = {
+    # event:            REQUEST …_WITH_ITEMS CALLER_ITEM CALLEE_ITEM END      RESPONSE CANCEL   CREDIT
+    StreamState.IDLE:   (_ENDED, _OPEN,      None,       None,       None,    None,    None,    None),
+    StreamState.OPEN:   (None,   None,       _OPEN,      _OPEN,      _ENDED,  _CLOSED, _CLOSED, _OPEN),
+    StreamState.ENDED:  (None,   None,       None,       _ENDED,     None,    _CLOSED, _CLOSED, _ENDED),
+    StreamState.CLOSED: (None,   None,       _CLOSED,    _CLOSED,    _CLOSED, _CLOSED, _CLOSED, _CLOSED),
+}  # fmt: skip
+
+TRANSITIONS: Final[Mapping[tuple[StreamState, StreamEvent], StreamState | None]] = MappingProxyType(
+    {(state, event): to for state, row in _TABLE.items() for event, to in zip(StreamEvent, row, strict=True)}
 )
-"""What is not here breaks the protocol, such as an item after the end. A CLOSED stream is forgotten and has no row."""
+"""Where each event leads in each state; None: it breaks the protocol.
+
+Nothing breaks a CLOSED stream but calling it again, since a cancel and what it crosses meet there: the frame is dropped.
+"""
 
 
 class Stream:
