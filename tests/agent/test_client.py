@@ -87,6 +87,24 @@ async def test_a_client_changes_its_owners_agent(agents: Any, replica: Principal
     assert default_of(replica) == more
 
 
+async def test_blessings_are_adopted_whole_or_not_at_all(agents: Any, replica: Principal, root: Principal) -> None:
+    """What can be refused is refused before anything has changed: no root is recognized for blessings that are not shown."""
+    other = await new_root("other")
+    foreign, own = default_of(other), await bless(other, replica, "more")
+    before = replica.store, replica.roots
+    async with agents.serving(replica, immutable=False) as service, agents.acting() as acting:
+        seen: list[tuple[object, object]] = []
+        service.notify = lambda: seen.append((replica.store.default, replica.roots))
+        with pytest.raises(CallError, match="bound to the key"):
+            await acting.adopt(foreign)
+        assert (replica.store, replica.roots) == before
+        await acting.adopt(own, peers=Pattern.parse("other"))
+        assert default_of(acting) == own
+        assert acting.store.peers[Pattern.parse("other")] == own
+        assert acting.roots.recognizes(other.public_key, "other:more")
+        assert seen == [(own, replica.roots)], "clients are told of one change"
+
+
 async def test_a_pod_agents_clients_cannot_change_it(agents: Any, replica: Principal) -> None:
     """The refusal comes from the agent."""
     async with agents.serving(replica), agents.acting() as acting:

@@ -20,7 +20,6 @@ from vanadium_node.security.discharge import Discharge, ThirdParty
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import EVERYBODY, Principal
-from vanadium_node.security.roots import BlessingRoots
 
 T = TypeVar("T")
 
@@ -130,18 +129,13 @@ class AgentPrincipal(Principal):
         await self._changing("BlessingRootsAdd", public_key.der, pattern.text, returns=type(None))
 
     async def add_roots_of(self, blessings: Blessings) -> None:
-        """Recognize the roots of blessings, at the agent."""
-        for key, patterns in BlessingRoots().with_roots_of(blessings).entries.items():
-            for pattern in patterns:
-                await self.add_root(key, pattern)
+        """Recognize the roots of blessings, at the agent: all or none."""
+        await self._changing("BlessingRootsAddOf", blessings, returns=type(None))
 
     async def adopt(self, blessings: Blessings, *, peers: Pattern | None = EVERYBODY, is_default: bool = True) -> None:
-        """Show these blessings, and recognize their roots, at the agent, one thing after another: roots first."""
-        await self.add_roots_of(blessings)
-        if peers is not None:
-            await self.set_for_peer(blessings, peers)
-        if is_default:
-            await self.set_default(blessings)
+        """Show these blessings, and recognize their roots, at the agent: all or nothing."""
+        text = None if peers is None else peers.text
+        await self._changing("Adopt", blessings, text, is_default, returns=type(None))
 
     async def _changing(self, name: str, *arguments: object, returns: type[T]) -> None:
         await self._connection.call(name, *arguments, returns=returns)

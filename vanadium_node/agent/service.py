@@ -145,6 +145,15 @@ class AgentService(Service):
         return before
 
     @method(tag=Tag.WRITE)
+    async def adopt(self, call: Call, blessings: Blessings, peers: str | None, is_default: bool) -> None:
+        """Shows blessings to servers that match the pattern, or to none, and as a server; recognizes their roots: all or nothing."""
+        self._refuse_if_immutable("blessing store")
+        with _bad_arguments():
+            pattern = None if peers is None else Pattern.parse(peers)
+            await self._principal.adopt(blessings, peers=pattern, is_default=is_default)
+        self.notify()
+
+    @method(tag=Tag.WRITE)
     def blessing_store_cache_discharge(self, call: Call, caveat: bytes, discharge: bytes) -> None:
         """Keeps a discharge for the other clients of this agent."""
         with _bad_arguments():
@@ -174,6 +183,13 @@ class AgentService(Service):
         self._refuse_if_immutable("blessing roots")
         with _bad_arguments():
             await self._principal.add_root(PublicKey.decode(public_key), Pattern.parse(pattern))
+        self.notify()
+
+    @method(tag=Tag.WRITE)
+    async def blessing_roots_add_of(self, call: Call, blessings: Blessings) -> None:
+        """Recognizes the root of each chain for the name it gives itself: all or none."""
+        self._refuse_if_immutable("blessing roots")
+        await self._principal.add_roots_of(blessings)
         self.notify()
 
     @method(tag=Tag.READ)
