@@ -200,4 +200,4 @@ def test_an_agent_that_never_comes_is_named(shell: Shell) -> None:
     """The tool gives up after a while, and says which socket it waited for."""
     refusal = shell.refused("V23_AGENT_PATH=$PWD/agent.sock vanadium-node principal dump")
     assert "agent.sock" in refusal
-    assert "pod agent" in refusal
+    assert "is the agent running" in refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,15 +11,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from vanadium_node.agent.on_demand import can_be_served, is_served, start_agent
 from vanadium_node.config.values import MAX_SOCKET_PATH_BYTES
-from vanadium_node.errors import ConfigurationError, StorageError, UnreachableError
+from vanadium_node.errors import ConfigurationError, InputError, StorageError, UnreachableError, VanadiumError
 from vanadium_node.security.principal import Principal
 
 if TYPE_CHECKING:
-    from vanadium_node.storage.credentials import Passphrase
+    from vanadium_node.storage.credentials import CredentialsDirectory, Passphrase
 
 AGENT_PATH: Final = "V23_AGENT_PATH"
 CREDENTIALS: Final = "V23_CREDENTIALS"
+AGENT_SECONDS: Final = 10.0
+"""How long the agent of a directory may take to answer: it is on this machine."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -32,12 +38,14 @@ async def open_principal(
     """Open the principal of this program, and keep it in step with its agent where it has one.
 
     `V23_AGENT_PATH` wins: the principal that the agent behind that socket serves, waited for up to `timeout` seconds (None:
-    for ever). Else the credentials directory given, else `V23_CREDENTIALS`; its passphrase is asked for if it has one.
+    for ever). Else the credentials directory given, else `V23_CREDENTIALS`: through its agent if it has one, which is started
+    where the key is encrypted and there is somebody to ask for the `passphrase`; else from its files.
 
     Raises:
         ConfigurationError: none of them names a principal.
         UnreachableError: no agent answered in time.
         StorageError: the credentials directory holds no principal, or a damaged one.
+        InputError: its key is encrypted and there is nobody to ask, or the passphrase is wrong.
     """
     agent = environ.get(AGENT_PATH)
     if agent:
@@ -52,7 +60,33 @@ async def open_principal(
         )
     from vanadium_node.storage.credentials import CredentialsDirectory  # memory that programs with an agent do not need
 
-    yield CredentialsDirectory(directory).open(passphrase)
+    async with _from_directory(CredentialsDirectory(directory), passphrase) as principal:
+        yield principal
+
+
+@asynccontextmanager
+async def _from_directory(directory: CredentialsDirectory, passphrase: Passphrase | None) -> AsyncIterator[Principal]:
+    """Act through the directory's agent, where there is one or the key is encrypted; else open the directory."""
+    if can_be_served(directory):
+        if not is_served(directory.agent_socket) and passphrase is not None and directory.is_encrypted():
+            given = passphrase()
+            opened = directory.open(lambda: given)  # a wrong passphrase is refused here, and never sent anywhere
+            try:
+                await start_agent(directory, given)
+            except VanadiumError as error:
+                _log.warning("the passphrase will be asked for again: %s", error)
+                yield opened
+                return
+        if is_served(directory.agent_socket):
+            async with _from_agent(directory.agent_socket, AGENT_SECONDS) as principal:
+                yield principal
+            return
+    if passphrase is None and directory.is_encrypted():
+        raise InputError(
+            f"the private key in '{directory.path}' is encrypted, and no agent serves it",
+            hint=f"'vanadium-node agent start {directory.path}' asks for its passphrase and serves it",
+        )
+    yield directory.open(passphrase)
 
 
 @asynccontextmanager
@@ -68,7 +102,7 @@ async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Princi
         if principal is None:
             failure = UnreachableError(
                 f"no agent answered on '{path}' within {timeout:g} s",
-                hint=f"is the pod agent running? {AGENT_PATH} names its socket",
+                hint="is the agent running?",
             )
         else:
             try:

@@ -16,7 +16,7 @@ from vanadium_node.agent.state import AgentState
 from vanadium_node.agent.validity import validate_own
 from vanadium_node.errors import CallError, DecodeError, ErrorCode, InputError
 from vanadium_node.rpc import Call, Service, Tag, method
-from vanadium_node.security.authorization import everyone
+from vanadium_node.security.authorization import AuthorizationRequest, Authorizer, Refusal, everyone
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.cose import SignatureType
@@ -36,16 +36,25 @@ def _utc_now() -> datetime:
 class AgentService(Service):
     """Agent serves a principal, but for its private key."""
 
-    authorizer = staticmethod(everyone)
-    """Who may use an agent is decided by who may open its socket."""
-
-    def __init__(self, principal: Principal, *, immutable: bool, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self,
+        principal: Principal,
+        *,
+        immutable: bool,
+        authorize: Authorizer = everyone,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
         self._principal = principal
+        self._authorize = authorize
         self._immutable = immutable
         self._now = now
         self._version = 0
         self._changed = trio.Event()
         self._discharges: dict[bytes, Discharge] = {}
+
+    def authorizer(self, request: AuthorizationRequest) -> Refusal | None:
+        """Decide about a caller. That it may open the socket is known already."""
+        return self._authorize(request)
 
     def notify(self) -> None:
         """Tell every client that the principal changed."""

@@ -20,6 +20,8 @@ ROLES: Final[Mapping[str, str]] = {
 }
 TOOLS: Final[Mapping[str, str]] = {
     "principal": "Create and inspect principals, blessings, roots and stores.",
+    "agent": "Keep a principal's key in one process for all of its owner's programs.",
+    "run": "Run a command as a fresh principal that the current one blessed.",
     "rpc": "Identify, describe and call servers.",
     "secret": "Make, list, use and forget secrets at a cluster agent.",
     "audit": "Check the audit log of a cluster agent.",

@@ -102,8 +102,9 @@ class Options:
     def principal(self) -> AbstractAsyncContextManager[Principal]:
         """Open the caller's principal."""
         from vanadium_node.agent import open_principal
+        from vanadium_node.cli.asking import ask_passphrase
 
-        return open_principal(credentials=self.credentials)
+        return open_principal(credentials=self.credentials, passphrase=ask_passphrase)
 
     def cluster_agent(
         self, site: Site, base_blessings: str | None = None, *, patience: timedelta | None = None

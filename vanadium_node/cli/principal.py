@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vanadium_node.cli.asking import ask_new_passphrase
 from vanadium_node.cli.output import emit, note, run_async
 from vanadium_node.cli.principal_caveats import CAVEATS, TEMPLATES, caveats_from, confirmed
 from vanadium_node.cli.principal_input import (
-    ask_new_passphrase,
     default_name,
     own_principal,
     read_blessings,
@@ -116,7 +116,7 @@ async def fork(
     passphrase = ask_new_passphrase() if with_passphrase else None
     key = PrivateKey.generate(KeyType(key_type))
     async with own_principal() as principal:
-        blessings = await principal.bless(key.public_key, _to_extend(principal, source), extension, caveats)
+        blessings = await principal.bless(key.public_key, to_extend(principal, source), extension, caveats)
         child = await Principal.create(key, "child")
         await child.adopt(blessings)
         await CredentialsDirectory(directory).keep(
@@ -154,7 +154,7 @@ async def bless(
         receiver = receiver_from(who, remote_key, remote_token, remote_arg_file)
         caveats = confirmed(caveats, require_caveats)
         async with own_principal() as principal:
-            sent = await send(principal, receiver, _to_extend(principal, source), extension, caveats)
+            sent = await send(principal, receiver, to_extend(principal, source), extension, caveats)
         note(f"Sent to {receiver.name}: {sent}")
         return
     if who is None:
@@ -162,7 +162,7 @@ async def bless(
     key = read_key(who)
     caveats = confirmed(caveats, require_caveats)
     async with own_principal() as principal:
-        blessings = await principal.bless(key, _to_extend(principal, source), extension, caveats)
+        blessings = await principal.bless(key, to_extend(principal, source), extension, caveats)
     emit(blessings.text)
 
 
@@ -277,7 +277,8 @@ def _who_and_extension(words: tuple[str, ...]) -> tuple[str | None, str]:
             raise UsageError("'bless' takes WHO and EXTENSION", hint="see 'vanadium-node principal bless --help'")
 
 
-def _to_extend(principal: Principal, source: str | None) -> Blessings:
+def to_extend(principal: Principal, source: str | None) -> Blessings:
+    """Return the blessings that `--with` names, or the principal's default ones."""
     blessings = principal.store.default if source is None else read_blessings(source)
     if blessings is None:
         raise InputError(

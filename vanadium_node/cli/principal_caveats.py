@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vanadium_node.cli.output import note, run_async, warn
+from vanadium_node.cli.asking import says_yes
+from vanadium_node.cli.output import run_async, warn
 from vanadium_node.cli.principal_input import own_principal, read_key
 from vanadium_node.config import parse_duration
 from vanadium_node.errors import InputError, clip
@@ -41,8 +41,7 @@ def confirmed(caveats: list[Caveat], require_caveats: bool) -> list[Caveat]:
         return caveats
     if require_caveats:
         warn("No caveats provided")
-        note("Bless without any caveat? Type yes to do so:")
-        if sys.stdin.readline().strip() not in ("yes", "YES"):
+        if not says_yes("Bless without any caveat? Type yes to do so:"):
             raise InputError("nothing was blessed", hint="give --for DURATION or --caveat, or answer yes")
     return [Caveat.unconstrained()]
 

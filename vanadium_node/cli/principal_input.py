@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vanadium_node.agent import open_principal
-from vanadium_node.cli.output import note, warn
-from vanadium_node.errors import DecodeError, InputError, UsageError
+from vanadium_node.cli.asking import ask_passphrase
+from vanadium_node.errors import DecodeError, InputError
 from vanadium_node.security.blessing import MAX_ENCODED_BYTES, Blessings
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.storage.credentials import CredentialsDirectory
@@ -31,30 +31,6 @@ async def own_principal() -> AsyncIterator[Principal]:
     """Open the principal that the environment names."""
     async with open_principal(passphrase=ask_passphrase, timeout=AGENT_SECONDS) as principal:
         yield principal
-
-
-def ask_passphrase() -> bytes:
-    """Ask for the passphrase of an encrypted key."""
-    if not sys.stdin.isatty():
-        raise InputError("the private key is encrypted, and there is no terminal to ask for its passphrase")
-    return getpass.getpass("Passphrase: ").encode()
-
-
-def ask_new_passphrase() -> bytes | None:
-    """Ask twice for the passphrase of a new key; an empty one means none."""
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "there is no terminal to ask for a passphrase",
-            hint="use --with-passphrase=false to leave the key unencrypted",
-        )
-    while True:
-        first = getpass.getpass("Enter passphrase (empty: the key is not encrypted): ")
-        if not first:
-            warn("the private key is stored unencrypted")
-            return None
-        if first == getpass.getpass("The same again: "):
-            return first.encode()
-        note("The two are not the same.")
 
 
 def read_text(source: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vanadium_node.agent import open_principal
+from vanadium_node.cli.asking import ask_passphrase
 from vanadium_node.cli.controller_options import Duration
 from vanadium_node.cli.output import console, emit, emit_json, is_terminal, note, run_async
 from vanadium_node.cli.secret_text import describe, order, table, to_json
@@ -52,7 +53,10 @@ async def new(target: tuple[str, Path | None], extension: str, is_base64: bool, 
     if ttl is not None and seconds < 1:
         raise click.UsageError("--ttl must be a second at least.")
     agent, credentials = target
-    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+    async with (
+        open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
+        connect(agent, principal) as client,
+    ):
         key = client.server.public_key
         if key is None:
             raise InputError(f"'{agent}' is no cluster agent: it showed no key", hint="name it like /HOST:PORT")
@@ -89,7 +93,10 @@ async def forget(
     agent, credentials = target
     known = None if secret is None else _secret(secret)
     idle_seconds = None if older_than is None else int(older_than.total_seconds())
-    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+    async with (
+        open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
+        connect(agent, principal) as client,
+    ):
         if known is not None:
             await client.call("ForgetSecret", known, returns=type(None))
             return
@@ -109,7 +116,7 @@ async def list_secrets(target: tuple[str, Path | None], is_json: bool) -> None:
     """Print what each secret stands for, and who made it when; the secrets themselves nobody knows."""
     agent, credentials = target
     async with (
-        open_principal(credentials=credentials) as principal,
+        open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
         connect(agent, principal) as client,
         client.stream("ListSecrets", returns=KnownSecret, result=None) as stream,
     ):
@@ -131,7 +138,10 @@ async def seekblessings(target: tuple[str, Path | None], secret: str) -> None:
     """Print the blessings behind SECRET, extended to the caller's key."""
     agent, credentials = target
     known = _secret(secret)
-    async with open_principal(credentials=credentials) as principal, connect(agent, principal) as client:
+    async with (
+        open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
+        connect(agent, principal) as client,
+    ):
         blessings: Blessings = await client.call("SeekBlessings", known, returns=Blessings)
     emit(blessings.text)
 

@@ -309,6 +309,7 @@ class Session:
                 method=method.name,
                 tags=method.tags,
                 peer_address=peer.address,
+                peer_uid=peer.uid,
             )
         )
         if authorizer in PURE_AUTHORIZERS:

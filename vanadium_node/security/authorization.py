@@ -11,7 +11,9 @@ from vanadium_node.security.validation import Validation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
-    """A call, as an authorizer sees it. `peer_public_key` is None where the peer proved none (unix sockets)."""
+    """A call, as an authorizer sees it. `peer_public_key` is None where the peer proved none: on a unix socket, where the system
+    names its user, `peer_uid`.
+    """
 
     local_names: tuple[str, ...]
     peer: Validation
@@ -20,6 +22,7 @@ class AuthorizationRequest:
     method: str = ""
     tags: frozenset[str] = frozenset()
     peer_address: str = ""
+    peer_uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,17 @@ def default_authorizer(request: AuthorizationRequest) -> Refusal | None:
     return Refusal(
         f"{describe_peer(request.peer)}; none of these extends or is extended by a name of this end ({ours})"
     )
+
+
+def user_authorizer(uid: int) -> Authorizer:
+    """Allow one user of this machine, on unix sockets."""
+
+    def authorize(request: AuthorizationRequest) -> Refusal | None:
+        if request.peer_uid == uid:
+            return None
+        return Refusal(f"the caller is user {request.peer_uid}; only user {uid} is allowed")
+
+    return authorize
 
 
 def public_key_authorizer(key: PublicKey) -> Authorizer:

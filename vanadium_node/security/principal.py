@@ -30,6 +30,9 @@ EVERYBODY: Final = Pattern.parse(ALL)
 class Keeper(Protocol):
     """Keeps a principal's store and roots beyond the process, where others may change them too."""
 
+    def read(self) -> tuple[BlessingStore, BlessingRoots]:
+        """Return what is kept now."""
+
     async def update(self, change: Change) -> tuple[BlessingStore, BlessingRoots]:
         """Apply a change to what is kept now, keep the result and return it; or raise, and leave it as it was."""
 
@@ -175,6 +178,15 @@ class Principal:
             return store, roots.with_roots_of(blessings)
 
         await self._change(change)
+
+    def reread(self) -> None:
+        """Take over what is kept now: others may have changed it.
+
+        Raises:
+            StorageError: it cannot be read; what is held stays.
+        """
+        if self._keeper is not None:
+            self.store, self.roots = self._keeper.read()
 
     async def _change(self, change: Change) -> None:
         if self._keeper is None:

@@ -3,6 +3,7 @@
     private-key.pem        PKCS#8, encrypted with the passphrase when there is one
     state-<fingerprint>    store and roots of the principal with that key, signed by it
     lock                   held while the state is changed
+    agent/                 where an agent serves the principal, if there is one
 
 The key file is what makes a directory a principal's: it is written last, and replaced in one step when a new principal
 overwrites an old one, so that a crash leaves the old one, the new one, or none.
@@ -21,10 +22,11 @@ from vanadium_node.security.keys import PrivateKey, PublicKey
 from vanadium_node.security.principal import Change, Principal
 from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.store import BlessingStore
-from vanadium_node.storage.files import locked, make_private_directory, read_limited, write_private
+from vanadium_node.storage.files import locked, make_private_directory, read_limited, try_lock, write_private
 
 KEY_FILE: Final = "private-key.pem"
 LOCK_FILE: Final = "lock"
+AGENT_DIRECTORY: Final = "agent"
 MAX_KEY_BYTES: Final = 16 * 1024
 MAX_STATE_BYTES: Final = 32 * 1024 * 1024
 
@@ -38,9 +40,36 @@ class CredentialsDirectory:
 
     path: Path
 
+    @property
+    def key_file(self) -> Path:
+        """The file that makes the directory a principal's."""
+        return self.path / KEY_FILE
+
+    def state_file(self, key: PublicKey) -> Path:
+        """The file with store and roots of the principal with that key."""
+        return self.path / state_file_name(key)
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where an agent serves the principal."""
+        return self.path / AGENT_DIRECTORY / "sock"
+
     def holds_principal(self) -> bool:
         """Tell whether there is a principal in it."""
-        return (self.path / KEY_FILE).exists()
+        return self.key_file.exists()
+
+    def is_encrypted(self) -> bool:
+        """Tell whether opening the principal takes a passphrase. Where there is none, it does not."""
+        return self.holds_principal() and is_encrypted(read_limited(self.key_file, max_bytes=MAX_KEY_BYTES))
+
+    def lock_for_agent(self) -> int | None:
+        """Make the agent's directory and return the descriptor of its lock, which is held until it is closed; None: another holds it.
+
+        Raises:
+            StorageError: the directory cannot be made.
+        """
+        make_private_directory(self.agent_socket.parent)
+        return try_lock(self.agent_socket.with_name(LOCK_FILE))
 
     async def create(
         self, key: PrivateKey, name: str, *, passphrase: bytes | None = None, overwrite: bool = False
@@ -96,7 +125,7 @@ class CredentialsDirectory:
         """Write the state, then the key, which makes it the directory's; then forget the states of other keys."""
         try:
             await keeper.write(store, roots)
-            write_private(self.path / KEY_FILE, pem)
+            write_private(self.key_file, pem)
         except BaseException:
             keeper.state_file.unlink(missing_ok=True)
             raise
@@ -121,7 +150,7 @@ class CredentialsDirectory:
         return Principal(keeper.signer, store, roots, keeper)
 
     def _read_key(self, passphrase: Passphrase | None) -> PrivateKey:
-        path = self.path / KEY_FILE
+        path = self.key_file
         pem = read_limited(path, max_bytes=MAX_KEY_BYTES)
         try:
             given = passphrase() if passphrase is not None and is_encrypted(pem) else None

@@ -149,8 +149,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
     Raises:
         StorageError: the lock file cannot be made.
     """
-    with explained("lock", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+    descriptor = _open_lock(path)
     try:
         while True:
             try:
@@ -162,3 +161,23 @@ async def locked(path: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def try_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the lock file at `path`, which is made if need be, until it is closed; None: another holds it.
+
+    Raises:
+        StorageError: the lock file cannot be made.
+    """
+    descriptor = _open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    with explained("lock", path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
