@@ -145,6 +145,20 @@ async def test_permissions_that_cannot_be_read(cluster: Any, content: str | None
         await run(settings)
 
 
+async def test_permissions_that_change_while_it_serves(cluster: Any) -> None:
+    """Who may make secrets is what the file says at that moment; while it says nothing sensible, nobody may."""
+    file = cluster.folder / "permissions.json"
+    file.write_text('{"Admin": {"In": ["root:alice"]}}')
+    async with cluster.running(permissions=None, permissions_file=file):
+        await cluster.new_secret()
+        for text, reason in (('{"Admin": {"In": ["root:bob"]}}', "none has the right"), ("{", "nobody is allowed")):
+            file.write_text(text)
+            with pytest.raises(CallError, match=reason):
+                await cluster.new_secret()
+        file.write_text('{"Admin": {"In": ["root:alice"]}}')
+        await cluster.new_secret()
+
+
 async def test_an_empty_pairing_token_is_refused(tmp_path: Path) -> None:
     """An empty file would be a token that everybody knows."""
     file = tmp_path / "token"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.validation import CallContext
+from vanadium_node.storage.permission_files import PermissionsFile
 
 
 async def bless_again(family: Parties, who: Principal, extension: str, *caveats: Caveat) -> None:
@@ -215,6 +217,67 @@ async def test_an_applications_caveat_is_judged_at_every_call(family: Parties) -
     async with connected(family) as client:
         with pytest.raises(CallError, match="caveat 2000 is unknown here"):
             await client.call("Quick", "x")
+
+
+async def test_an_applications_caveat_on_a_servers_name(family: Parties) -> None:
+    """The client's validators judge it; a client that has none for it does not believe the name."""
+    await bless_again(family, family.server, "server", Caveat.of(2001, "green"))
+
+    def colour(_context: CallContext, parameter: object) -> str:
+        return "" if parameter == wanted else f"it is {parameter}, not {wanted}"
+
+    async with served(family) as server:
+        name = f"/(root:server)@{server.addresses[0]}"
+        for wanted, others in (("green", {2001: colour}), ("red", {2001: colour}), ("green", {2002: colour})):
+            connecting = connect(name, family.client, now=family.clock, validators=others)
+            if wanted == "green" and 2001 in others:
+                async with connecting as client:
+                    assert client.server.names == ("root:server",)
+                    assert await client.call("Quick", "x") == "x"
+                continue
+            with pytest.raises(NotTrustedError, match=r"it is green, not red|caveat 2001 is unknown here"):
+                async with connecting:
+                    pass
+
+
+async def test_permissions_from_a_file_that_changes(
+    family: Parties, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each call is judged by the file as it is then, on open connections too; while it is wrong or gone, nobody is allowed."""
+    path = tmp_path / "permissions.json"
+    good, other = '{"Read": {"In": ["root:server:client"]}}', '{"Read": {"In": ["root:somebody"]}}'
+    path.write_text(good)
+    authorizer = permissions_authorizer(PermissionsFile(path))
+    async with (
+        serve(family.service, family.server, listen=["127.0.0.1:0"], authorizer=authorizer, now=family.clock) as server,
+        connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client,
+    ):
+
+        async def answer() -> str:
+            try:
+                return str(await client.call("Echo", "x"))
+            except CallError as error:
+                return f"{error.code}: {error.message}"
+
+        assert await answer() == "x"
+        path.write_text(other)
+        assert "none has the right Read" in await answer()
+        path.write_text(good)
+        assert await answer() == "x"
+        for damage in ("{", '{"Boss": {}}', None):
+            path.unlink() if damage is None else path.write_text(damage)
+            for _ in range(2):
+                refusal = await answer()
+                assert refusal.startswith("no-access: ")
+                assert "nobody is allowed" in refusal
+                assert str(path) not in refusal, "where the file is is nobody's business"
+            said = [r.message for r in caplog.records if "nobody is allowed anything" in r.message]
+            assert str(path) in said[-1]
+        assert len(said) == 3, "each once"
+        caplog.set_level("INFO")
+        path.write_text(good)
+        assert await answer() == "x"
+        assert "are good again" in caplog.text
 
 
 async def test_permissions_by_tag(family: Parties) -> None:

@@ -37,7 +37,7 @@ async def look(directory: Path) -> dict[str, object]:
         await found.claim(await bless(root, found.principal, "agent"), Permissions.of(Admin=["root"]))
         state["can_be_claimed"] = (await open_ownership(directory, [])).is_claimed
     else:
-        state["permissions"] = found.permissions.encode() if found.permissions else ""
+        state["permissions"] = found.permissions.encode() if isinstance(found.permissions, Permissions) else ""
     return state
 
 

@@ -5,7 +5,7 @@ is claimed. The permissions are written before, and mean nothing until then; so 
 unclaimed or wholly claimed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,10 +28,10 @@ UNCLAIMED: Final = "unclaimed"
 
 @dataclass(slots=True, eq=False)
 class Ownership:
-    """A server's principal and who may use it. `permissions` is None until the server is claimed."""
+    """A server's principal and who may use it: permissions, or what returns them as they are now; None until it is claimed."""
 
     principal: Principal
-    permissions: Permissions | None
+    permissions: Permissions | Callable[[], Permissions] | None
     _permissions_file: Path | None = field(default=None, repr=False)
     _roots: Sequence[Blessings] = field(default=(), repr=False)
 
@@ -41,9 +41,18 @@ class Ownership:
         return self.permissions is not None
 
     @classmethod
-    def given(cls, principal: Principal, permissions: Permissions) -> "Ownership":
+    def given(cls, principal: Principal, permissions: Permissions | Callable[[], Permissions]) -> "Ownership":
         """Return the ownership of a server that was started with blessings and permissions of its own."""
         return cls(principal, permissions)
+
+    def allow(self, tag: str, names: Iterable[str]) -> bool:
+        """Tell whether one of the names has the right; nobody has one before the claim.
+
+        Raises:
+            VanadiumError: the permissions cannot be read now.
+        """
+        current = self.permissions() if callable(self.permissions) else self.permissions
+        return current is not None and current.allow(tag, names)
 
     async def claim(self, blessings: Blessings, permissions: Permissions) -> None:
         """Give the server its owner's blessings and permissions, all or nothing.

@@ -17,12 +17,13 @@ from vanadium_node.cluster_agent.issuing import utc_now
 from vanadium_node.cluster_agent.limits import Limits
 from vanadium_node.cluster_agent.service import ClusterAgentObject, Condition, OwnersOnly
 from vanadium_node.config import ClusterAgentSettings
-from vanadium_node.errors import ConfigurationError, InputError, StorageError
+from vanadium_node.errors import ConfigurationError, StorageError
 from vanadium_node.rpc import serve
 from vanadium_node.secret_store import SecretStore, open_secret_store
-from vanadium_node.security.access import MAX_TEXT_BYTES, AccessList, Permissions, Tag
+from vanadium_node.security.access import AccessList, Permissions, Tag
 from vanadium_node.storage.audit_log import AuditLog, open_audit_log
 from vanadium_node.storage.files import held, make_private_directory, read_limited
+from vanadium_node.storage.permission_files import PermissionsFile
 
 DATABASE: Final = "secrets.db"
 AUDIT_LOG: Final = "audit.jsonl"
@@ -157,14 +158,10 @@ async def _open_ownership(settings: ClusterAgentSettings) -> AsyncIterator[Owner
     yield ownership
 
 
-def _permissions(settings: ClusterAgentSettings) -> Permissions | None:
+def _permissions(settings: ClusterAgentSettings) -> Permissions | PermissionsFile | None:
     if settings.permissions_file is None:
         return settings.permissions
-    text = read_limited(settings.permissions_file, max_bytes=MAX_TEXT_BYTES).decode(errors="replace")
-    try:
-        return Permissions.parse(text)
-    except InputError as error:
-        raise ConfigurationError(f"'{settings.permissions_file}': {error.message}", hint=error.hint) from error
+    return PermissionsFile(settings.permissions_file).checked()
 
 
 def _token(settings: ClusterAgentSettings) -> str | None:

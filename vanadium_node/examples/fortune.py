@@ -80,13 +80,14 @@ async def serve_fortunes(
 
     from vanadium_node.agent import open_principal
     from vanadium_node.rpc import serve
-    from vanadium_node.security.access import MAX_TEXT_BYTES, Permissions
+    from vanadium_node.security.access import Permissions
     from vanadium_node.security.authorization import default_authorizer, permissions_authorizer
-    from vanadium_node.storage.files import read_limited
+    from vanadium_node.storage.permission_files import PermissionsFile
 
     if file is not None:
-        literal = read_limited(file, max_bytes=MAX_TEXT_BYTES).decode(errors="replace")
-    authorizer = default_authorizer if literal is None else permissions_authorizer(Permissions.parse(literal))
+        authorizer = permissions_authorizer(PermissionsFile(file).checked())
+    else:
+        authorizer = default_authorizer if literal is None else permissions_authorizer(Permissions.parse(literal))
     serving = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_give_up_when_stopped, stop, serving, nursery.cancel_scope)

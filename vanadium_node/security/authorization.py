@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vanadium_node.errors import VanadiumError
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
@@ -89,14 +90,22 @@ def pattern_authorizer(*patterns: Pattern) -> Authorizer:
     return authorize
 
 
-def permissions_authorizer(permissions: Permissions) -> Authorizer:
-    """Allow by the method's tag; a method with none or several is refused."""
+def permissions_authorizer(permissions: Permissions | Callable[[], Permissions]) -> Authorizer:
+    """Allow by the method's tag; a method with none or several is refused.
+
+    Permissions that may change are given as what returns them at each call (`storage.permission_files.PermissionsFile`); while
+    it raises, nobody is allowed.
+    """
 
     def authorize(request: AuthorizationRequest) -> Refusal | None:
         if len(request.tags) != 1:
             return Refusal(f"the method '{request.method}' has {len(request.tags)} tags; permissions want exactly one")
         (tag,) = request.tags
-        if permissions.allow(tag, request.peer.accepted):
+        try:
+            current = permissions() if callable(permissions) else permissions
+        except VanadiumError:  # its text is for those who run the server
+            return Refusal("nobody is allowed, since this server's permissions cannot be read now; its log tells why")
+        if current.allow(tag, request.peer.accepted):
             return None
         return Refusal(f"{describe_peer(request.peer)}; none has the right {tag}")
 

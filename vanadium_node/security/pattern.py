@@ -108,3 +108,9 @@ class Pattern:
     def matches(self, names: Iterable[str]) -> bool:
         """Tell whether the pattern matches one of the names; `...` matches even none."""
         return self.text == ALL or any(self.is_matched_by(name) for name in names)
+
+    @property
+    def narrowest(self) -> tuple[str, ...]:
+        """The shortest name that matches, as a tuple of one; empty for a pattern that matches every name, or none."""
+        base = self.text.removesuffix(SEPARATOR + NO_EXTENSION)
+        return () if base in ("", ALL, NO_EXTENSION) else (base,)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from vanadium_node import cbor
-from vanadium_node.errors import DecodeError, InputError
+from vanadium_node.errors import DecodeError, InputError, clip
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.pattern import Pattern
 
@@ -25,19 +25,41 @@ class BlessingStore:
         return replace(self, default=blessings)
 
     def with_peer(self, pattern: Pattern, blessings: Blessings | None) -> "BlessingStore":
-        """Return the store with these blessings for peers that match the pattern; None: with none for them."""
+        """Return the store with these blessings for peers that match the pattern; None: with none for them.
+
+        Raises:
+            InputError: there is a name for which blessings would then be shown that are too many together.
+        """
         peers = {p: b for p, b in self.peers.items() if p != pattern}
         if blessings is not None:
             peers[pattern] = blessings
-        return replace(self, peers=MappingProxyType(dict(sorted(peers.items()))))
+        store = replace(self, peers=MappingProxyType(dict(sorted(peers.items()))))
+        if blessings is not None:
+            store._refuse_excess(pattern)
+        return store
 
     def for_peer(self, names: Iterable[str]) -> Blessings | None:
-        """Return all blessings to be shown to a server with these names; None: there are none."""
+        """Return all blessings to be shown to a server with these names; None: there are none.
+
+        Raises:
+            InputError: it has several names for which other blessings are chosen, and those are too many together.
+        """
         known = tuple(names)
         matching = [blessings for pattern, blessings in self.peers.items() if pattern.matches(known)]
         if len(matching) < 2:
             return matching[0] if matching else None
-        return Blessings.union(*matching)
+        try:
+            return Blessings.union(*matching)
+        except InputError as error:
+            raise InputError(
+                f"the blessings to show to '{clip(', '.join(known), 120)}' are too many: {error.message}",
+                hint="'principal set forpeer' chooses fewer for the patterns that it matches; 'principal dump' shows them",
+            ) from error
+
+    def _refuse_excess(self, changed: Pattern) -> None:
+        """Try each name that the changed pattern matches and another pattern begins at: no other has more blessings."""
+        for name in {changed.narrowest, *(p.narrowest for p in self.peers if changed.matches(p.narrowest))}:
+            self.for_peer(name)
 
     def encode(self) -> bytes:
         """Return the canonical encoding: [default or null, [[pattern, blessings], …]]."""
