@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.storage.credentials import CredentialsDirectory
 from vanadium_node.storage.files import locked, read_limited, write_private
+
+ROOTS_WRITER = Path(__file__).parents[1] / "support" / "roots_writer.py"
+WRITERS, CHANGES_EACH = 3, 8
+KILLS = 6
+KILLED_AFTER_SECONDS = 0.05
 
 
 @pytest.fixture
@@ -151,6 +157,41 @@ async def test_a_second_process_waits_for_the_lock(tmp_path: Path) -> None:
     assert await process.stdout.receive_some() == b"held"
     await process.wait()
     await process.stdout.aclose()
+
+
+async def test_no_change_is_lost_between_processes(directory: CredentialsDirectory) -> None:
+    """Several processes opened the directory before any of them changed it; each one's changes are there at the end."""
+    await directory.create(PrivateKey.generate(), "alice")
+    before = len(directory.open().roots.entries)
+    async with trio.open_nursery() as nursery:
+        for number in range(WRITERS):
+            arguments = [sys.executable, str(ROOTS_WRITER), str(directory.path), str(number), str(CHANGES_EACH)]
+            nursery.start_soon(partial(trio.run_process, arguments))
+    entries = directory.open().roots.entries
+    assert len(entries) == before + WRITERS * CHANGES_EACH
+    patterns = {pattern.text for patterns in entries.values() for pattern in patterns} - {"alice"}
+    assert patterns == {f"w{writer}-{n}" for writer in range(WRITERS) for n in range(CHANGES_EACH)}
+
+
+async def test_a_writer_is_killed(directory: CredentialsDirectory) -> None:
+    """At any moment: each change that it said was made is there, the state is whole, and the next writer is not kept waiting."""
+    await directory.create(PrivateKey.generate(), "alice")
+    said = 0
+    for number in range(KILLS):
+        arguments = [sys.executable, str(ROOTS_WRITER), str(directory.path), str(number), "1000000"]
+        process = await trio.lowlevel.open_process(arguments, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.receive_some()
+        await trio.sleep(KILLED_AFTER_SECONDS * number / KILLS)  # a real process takes real time
+        process.kill()
+        await process.wait()
+        lines = b"".join([b"0\n", *[chunk async for chunk in process.stdout]]).decode().splitlines()
+        said = max(int(line) for line in lines if line)
+        patterns = {p.text for found in directory.open().roots.entries.values() for p in found}
+        assert {f"w{number}-{n}" for n in range(said + 1)} <= patterns
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in directory.path.iterdir()), "leftovers too"
+    with trio.fail_after(30):
+        await directory.open().add_root(PrivateKey.generate().public_key, Pattern.parse("after"))
 
 
 def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

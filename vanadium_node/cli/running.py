@@ -23,7 +23,7 @@ def run(command: click.Command, arguments: list[str], program: str) -> int:
         return _failed(program, str(error), 1)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else program
-        return _failed(program, f"{error.format_message()}; '{where} --help' shows how it is used", 2)
+        return _failed(program, f"{error.format_message().rstrip('.')}; '{where} --help' shows how it is used", 2)
     except click.ClickException as error:
         return _failed(program, error.format_message(), 1)
     except (click.Abort, Interrupted, KeyboardInterrupt):
