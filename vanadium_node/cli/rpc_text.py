@@ -23,10 +23,17 @@ def interface_text(interface: InterfaceSignature) -> str:
 def method_text(method: MethodSignature) -> str:
     """Return one method as `rpc signature` prints it."""
     arguments = ", ".join(f"{argument.name} {argument.type}" for argument in method.arguments)
-    tags = f" {{{', '.join(method.tags)}}}" if method.tags else ""
+    notes = [*method.tags, *_repeating(method)]
+    tags = f" {{{', '.join(notes)}}}" if notes else ""
     return "\n".join(
         [*_comment(method.comment), f"{method.name}({arguments}) {_streams(method)}{_result(method)}{tags}"]
     )
+
+
+def _repeating(method: MethodSignature) -> Iterable[str]:
+    """Say whether the method may run twice, where its tags do not say so already: those that only read may."""
+    if method.idempotent != (method.tags == ["Read"]):
+        yield "idempotent" if method.idempotent else "not idempotent"
 
 
 def _streams(method: MethodSignature) -> str:

@@ -7,7 +7,12 @@ from vanadium_node.rpc.call import Call, PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
 from vanadium_node.rpc.client import Client
 from vanadium_node.rpc.connecting import connect
+from vanadium_node.rpc.intercepting import ClientInterceptor, Interceptor, OutgoingCall
 from vanadium_node.rpc.naming import Name, TcpAddress, UnixAddress
+from vanadium_node.rpc.observing import Observer
+from vanadium_node.rpc.pool import ClientPool, open_pool
+from vanadium_node.rpc.pooled_client import PooledClient
+from vanadium_node.rpc.retrying import Retrying
 from vanadium_node.rpc.server import Server, serve
 from vanadium_node.rpc.service import Service, method
 from vanadium_node.security.access import Tag
@@ -16,8 +21,15 @@ __all__ = [
     "Call",
     "CallStream",
     "Client",
+    "ClientInterceptor",
+    "ClientPool",
+    "Interceptor",
     "Name",
+    "Observer",
+    "OutgoingCall",
     "PeerIdentity",
+    "PooledClient",
+    "Retrying",
     "Server",
     "Service",
     "Tag",
@@ -25,5 +37,6 @@ __all__ = [
     "UnixAddress",
     "connect",
     "method",
+    "open_pool",
     "serve",
 ]

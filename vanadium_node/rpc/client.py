@@ -56,6 +56,9 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for a call, and for connecting, unless the caller says otherwise."""
 
+CONNECTION: Final = 0
+"""Stream 0, the connection itself, among the deadlines: when to look whether the server still lives."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusting:
@@ -98,6 +101,11 @@ class Client:
         self._codecs: dict[object, Codec] = {}
         """Codecs of results asked for so far: the program's annotations, so they are few."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can still be made: the connection has not ended, and the server does not drain."""
+        return not self._end
+
     # Calls
 
     async def call(
@@ -108,12 +116,13 @@ class Client:
         granted: Blessings | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         trace_id: str = "",
+        suffix: str | None = None,
     ) -> Any:
         """Call a method and return its result, checked against the type `returns` (by default, whatever CBOR carries).
 
         `granted` are blessings for the server, bound to its key. The scope's own deadline counts too, if it is earlier than
         `timeout` seconds from now. Cancelling the caller cancels the method. `trace_id` is a W3C `traceparent`; without one
-        the current trace goes on (`tracing`).
+        the current trace goes on (`tracing`). `suffix` is another object of the server than the name's.
 
         Raises:
             CallError: the method's error, or `timeout`.
@@ -122,7 +131,9 @@ class Client:
         """
         deadline = await self._deadline(timeout)
         discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
-        number = self._request(method, arguments, granted, deadline, trace_id, has_items=False, discharges=discharges)
+        number = self._request(
+            method, suffix, arguments, granted, deadline, trace_id, has_items=False, discharges=discharges
+        )
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
         if deadline != inf:
@@ -160,6 +171,7 @@ class Client:
         granted: Blessings | None = None,
         timeout: float | None = None,
         has_items: bool = False,
+        suffix: str | None = None,
     ) -> AsyncIterator[CallStream[Any]]:
         """Call a method that streams: iterate over the items it yields, each of type `returns`; send it items with `has_items`.
 
@@ -167,7 +179,9 @@ class Client:
         """
         deadline = await self._deadline(timeout)
         discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
-        number = self._request(method, arguments, granted, deadline, "", has_items=has_items, discharges=discharges)
+        number = self._request(
+            method, suffix, arguments, granted, deadline, "", has_items=has_items, discharges=discharges
+        )
         stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
         self._streams[number] = stream
         if deadline != inf:
@@ -182,6 +196,7 @@ class Client:
     def _request(
         self,
         method: str,
+        suffix: str | None,
         arguments: Sequence[object],
         granted: Blessings | None,
         deadline: float,
@@ -196,7 +211,7 @@ class Client:
             self._check_server(method)
         return self._link.connection.send_request(
             method,
-            self.name.suffix,
+            self.name.suffix if suffix is None else suffix,
             [to_wire(argument) for argument in arguments],
             deadline_ms=None if deadline == inf else max(0, ceil((deadline - trio.current_time()) * 1000)),
             has_items=has_items,
@@ -224,6 +239,9 @@ class Client:
             self._link.wake()
 
     def _expire(self, number: int) -> None:
+        if number == CONNECTION:
+            self._look_alive()
+            return
         task, stream = self._waiting.pop(number, None), self._streams.get(number)
         error = CallError(ErrorCode.TIMEOUT, f"no answer from {self.name} in time", hint="is it overloaded, or stuck?")
         if task is not None:
@@ -234,6 +252,10 @@ class Client:
         self._link.wake()
 
     # The connection
+
+    def _look_alive(self) -> None:
+        """Ask a silent server for a sign of life, and end the connection to one that gives none."""
+        self._deadlines.add(CONNECTION, self._link.look_alive())
 
     async def open(self, channel: TlsChannel) -> None:
         """Look at the server, and show this end if it is trusted. Raises NotTrustedError, UnreachableError, PeerError."""
@@ -342,6 +364,7 @@ class Client:
     async def run(self) -> None:
         """Read from the server until the connection is over, and end calls whose time is; then fail what still waits."""
         self._link.flush()
+        self._look_alive()
         while True:
             with self._deadlines.until_earliest():
                 while (events := await self._link.receive()) is not None and self._handle(events):

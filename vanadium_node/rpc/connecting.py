@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -17,6 +17,8 @@ from vanadium_node.rpc.authentication import shake_hands
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client, Trusting
 from vanadium_node.rpc.discharging import ASK_SECONDS, DISCHARGE_METHOD, Discharging
+from vanadium_node.rpc.intercepted_client import InterceptedClient
+from vanadium_node.rpc.intercepting import ClientInterceptor
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name, UnixAddress
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, client_context
@@ -46,12 +48,14 @@ async def connect(
     now: Callable[[], datetime] = _utc_now,
     server_key: PublicKey | None = None,
     with_discharges: bool = True,
+    interceptors: Sequence[ClientInterceptor] = (),
 ) -> AsyncIterator[Client]:
     """Connect to a server, within `timeout` seconds; the connection is open as long as the block.
 
     `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do; with
     `server_key`, the one that has this key, whatever its names. Discharges that this end's blessings need are fetched before
-    it shows itself and before calls, unless `with_discharges` is false.
+    it shows itself and before calls, unless `with_discharges` is false. `interceptors` surround each call (`intercepting`).
+    A program that runs long and calls often wants `open_pool`, which connects again by itself.
 
     Raises:
         InputError: the name is none.
@@ -74,21 +78,14 @@ async def connect(
     try:
         async with trio.open_nursery() as nursery:
             try:
-                with trio.fail_after(timeout):
+                with _in_time(target, timeout):
                     connection = await sockets.dial(target.address)
-                    client = await _open(target, connection, trusting, limits, nursery)
+                    client = await _open(target, connection, trusting, limits, nursery, interceptors)
                 nursery.start_soon(client.run)
                 try:
                     yield client
                 finally:
                     client.close()
-            except trio.TooSlowError:
-                sentence = f"no answer from {target} within {timeout:g} seconds"
-                failure = UnreachableError(
-                    sentence, hint="is the server overloaded, or is something else listening there?"
-                )
-            except OSError as error:
-                failure = UnreachableError(f"the connection to {target} broke: {error.strerror or error}")
             except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
                 failure = error
             finally:
@@ -100,15 +97,35 @@ async def connect(
         raise failure
 
 
+@contextmanager
+def _in_time(name: Name, timeout: float) -> Iterator[None]:
+    """Bound the time for connecting, and turn what the system says into errors that name the server."""
+    try:
+        with trio.fail_after(timeout):
+            yield
+    except trio.TooSlowError as error:
+        raise UnreachableError(
+            f"no answer from {name} within {timeout:g} seconds",
+            hint="is the server overloaded, or is something else listening there?",
+        ) from error
+    except OSError as error:
+        raise UnreachableError(f"the connection to {name} broke: {error.strerror or error}") from error
+
+
 async def _open(
-    name: Name, connection: socket.socket, trusting: Trusting, limits: Limits, nursery: trio.Nursery
+    name: Name,
+    connection: socket.socket,
+    trusting: Trusting,
+    limits: Limits,
+    nursery: trio.Nursery,
+    interceptors: Sequence[ClientInterceptor],
 ) -> Client:
     """Bring a connection to where calls can be made."""
     address = sockets.peer_address(connection)
     if isinstance(name.address, UnixAddress):
         wire = Connection(Role.CLIENT, limits, authenticates=False)
         link = Link(connection, PlainChannel(), wire, limits, nursery)
-        return Client(name, link, trusting, PeerIdentity(uid=sockets.peer_uid(connection)))
+        return _client(name, link, trusting, PeerIdentity(uid=sockets.peer_uid(connection)), interceptors)
     channel = TlsChannel.connect(client_context())
     try:
         await shake_hands(connection, channel)
@@ -117,8 +134,18 @@ async def _open(
     except UnreachableError as error:
         raise UnreachableError(f"{name}: {error.message}", hint="is a server behind this address?") from error
     link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, nursery)
-    client = Client(name, link, trusting, PeerIdentity(address=address))
+    client = _client(name, link, trusting, PeerIdentity(address=address), interceptors)
     await client.open(channel)
+    return client
+
+
+def _client(
+    name: Name, link: Link, trusting: Trusting, server: PeerIdentity, interceptors: Sequence[ClientInterceptor]
+) -> Client:
+    if not interceptors:
+        return Client(name, link, trusting, server)
+    client = InterceptedClient(name, link, trusting, server)
+    client.interceptors = tuple(interceptors)
     return client
 
 

@@ -174,6 +174,24 @@ class Link:
             self.wake()
             await self._drained.park()
 
+    def look_alive(self) -> float:
+        """Ping a peer that was silent for the idle time, and end the connection to one that stays silent as long again.
+
+        Returns when to look next, by trio's clock.
+        """
+        idle_seconds = self.limits.idle_timeout.total_seconds()
+        now = trio.current_time()
+        silent = now - self.last_received
+        if silent >= 2 * idle_seconds and self.is_pinged:
+            self.fault = self.fault or f"nothing came for {silent:.0f} s, not even an answer to a ping"
+            self.abort()
+        elif silent >= idle_seconds and not self.is_pinged:
+            self.is_pinged = True
+            self.connection.send_ping(0)
+            self.flush()
+        due = self.last_received + (2 if self.is_pinged else 1) * idle_seconds
+        return max(due, now + idle_seconds / 4)
+
     @property
     def queued_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""

@@ -7,7 +7,7 @@
 
 One RpcMetrics serves any number of servers and connections of a program. Labels have values that this end chose: the names
 of its own methods and error codes. A peer that makes names up is counted under the method `unknown`, and adds no label.
-prometheus-client takes 3 MB of memory and 40 ms to import, so this module imports it only where it is used.
+prometheus-client takes 1.5 MB of memory and 20 ms to import, so this module imports it only where metrics are made.
 """
 
 from __future__ import annotations

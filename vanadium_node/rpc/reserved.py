@@ -48,6 +48,8 @@ class MethodSignature:
     items_out: Shape | None
     tags: list[str]
     result_name: str = ""
+    idempotent: bool = False
+    """Whether it may run twice: clients may repeat a call whose connection broke."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def signature_of(interface: Interface) -> InterfaceSignature:
                 items_out=None if each.items_out is None else each.items_out.shape,
                 tags=sorted(each.tags),
                 result_name=each.result_name,
+                idempotent=each.idempotent,
             )
             for each in interface.methods
         ],

@@ -262,17 +262,9 @@ class Server:
         idle_seconds = self._host.limits.idle_timeout.total_seconds()
         while True:
             await trio.sleep(min(RENEWAL_INTERVAL.total_seconds(), idle_seconds / 2))
-            now = trio.current_time()
             for session in tuple(self._sessions):
-                silent = now - session.link.last_received
-                if silent > 2 * idle_seconds and session.link.is_pinged:
-                    session.link.fault = f"nothing came for {silent:.0f} s, not even an answer to a ping"
-                    session.link.abort()
-                elif silent > idle_seconds and not session.link.is_pinged:
-                    session.link.is_pinged = True
-                    session.link.connection.send_ping(0)
-                    session.link.flush()
-                else:
+                session.link.look_alive()
+                if not session.link.is_broken:
                     await self._renew(session)
 
     async def _renew(self, session: Session) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from vanadium_node.rpc.call import Call
 from vanadium_node.rpc.types import NONE, Codec, codec_of
+from vanadium_node.security.access import Tag
 from vanadium_node.security.authorization import Authorizer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,18 +37,24 @@ _ITEM_STREAMS: Final = (
 class _Options:
     tags: frozenset[str]
     name: str
+    idempotent: bool
 
 
-def method(*, tag: str | None = None, tags: tuple[str, ...] = (), name: str = "") -> Callable[[F], F]:
+def method(
+    *, tag: str | None = None, tags: tuple[str, ...] = (), name: str = "", idempotent: bool | None = None
+) -> Callable[[F], F]:
     """Make a function of a Service a method that can be called, needing the right `tag`.
 
     Permissions want exactly one tag; `tags` is for those who write authorizers of their own. `name` replaces the wire name,
-    which is otherwise the function's in CamelCase: `new_secret` is called as `NewSecret`.
+    which is otherwise the function's in CamelCase: `new_secret` is called as `NewSecret`. An `idempotent` method does the same
+    when it runs twice, so that pooled clients may repeat a call whose connection broke; without a word, those that only
+    read (`Tag.READ`) are.
     """
 
     def mark(function: F) -> F:
         given = frozenset(str(each) for each in (*tags, *(() if tag is None else (tag,))))
-        setattr(function, _OPTIONS, _Options(given, name or wire_name(function.__name__)))
+        may_repeat = given == {Tag.READ.value} if idempotent is None else idempotent
+        setattr(function, _OPTIONS, _Options(given, name or wire_name(function.__name__), may_repeat))
         return function
 
     return mark
@@ -94,6 +101,8 @@ class Method:
     may_block: bool
     function: Callable[..., Any]
     authorizer: Authorizer | None
+    idempotent: bool = False
+    """Whether it may run twice for one call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +185,7 @@ def _method(kind: type[Service], service: Service, attribute: str, options: _Opt
         may_block=items_out is not None or inspect.iscoroutinefunction(function),
         function=function,
         authorizer=_authorizer(kind, service),
+        idempotent=options.idempotent,
     )
 
 
