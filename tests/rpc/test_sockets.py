@@ -113,14 +113,14 @@ async def test_a_pod_has_an_address_of_its_own(family: Parties, monkeypatch: pyt
             assert (await client.call("__identify"))[3].startswith("127.66.0.9:")
 
 
-async def test_ipv6(family: Parties) -> None:
-    """Both ends speak it where the system does."""
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("this system has no IPv6")
+@pytest.mark.parametrize("place", ["[::1]:0", "[::]:0"])
+async def test_ipv6(family: Parties, place: str) -> None:
+    """Both ends speak it: a server says where it is reached, and names its callers."""
     async with (
-        served(family, listen="[::1]:0") as server,
+        served(family, listen=place) as server,
         connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client,
     ):
+        assert server.addresses[0].startswith("[::1]:")
         assert (await client.call("__identify"))[3].startswith("[::1]:")
 
 

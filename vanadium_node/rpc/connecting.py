@@ -16,6 +16,7 @@ from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client, Trusting
+from vanadium_node.rpc.dialing import dial
 from vanadium_node.rpc.discharging import ASK_SECONDS, DISCHARGE_METHOD, Discharging
 from vanadium_node.rpc.intercepted_client import InterceptedClient
 from vanadium_node.rpc.intercepting import ClientInterceptor
@@ -79,7 +80,7 @@ async def connect(
         async with trio.open_nursery() as nursery:
             try:
                 with _in_time(target, timeout):
-                    connection = await sockets.dial(target.address)
+                    connection = await dial(target.address)
                     client = await _open(target, connection, trusting, limits, nursery, interceptors)
                 nursery.start_soon(client.run)
                 try:
