@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from gc import set_threshold
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -36,6 +38,9 @@ from vanadium_node.cli.controller_setup import (
 from vanadium_node.cli.controller_status import doctor, status
 from vanadium_node.cli.hoisting import HoistingGroup
 from vanadium_node.cli.output import EXIT_STATUS, emit, note, run_async
+
+ALLOCATIONS_A_COLLECTION: Final = 50_000
+"""Of the cyclic garbage collector: at its usual 700, a fifth of a command's start is spent looking at what was just imported."""
 
 
 @click.group(cls=HoistingGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_STATUS)
@@ -86,6 +91,7 @@ def command(
     cluster_agent_address: str | None,
 ) -> None:
     """Start, update and stop applications on Kubernetes, each replica with a key and a name of its own."""
+    set_threshold(ALLOCATIONS_A_COLLECTION)
     ctx.obj = Options(
         config=Path(config),
         is_config_given=ctx.get_parameter_source("config") is not click.core.ParameterSource.DEFAULT,
