@@ -53,6 +53,10 @@ def test_a_socket_path_too_long_comes_before_anything_else(machine: Machine, roo
         (["cluster-agent", "--root-dir=d"], "nobody could claim it"),
         (["cluster-agent", "--root-dir=d", "--blessing-ttl=soon"], "--blessing-ttl: 'soon' is not a duration"),
         (["cluster-agent", "--root-dir=d", "--permissions=none.json"], "cannot read 'none.json'"),
+        (["cluster-agent", "--root-dir=d", "--log-format=xml"], "--log-format: 'xml' is none of text, json"),
+        (["cluster-agent", "--root-dir=d", "--max-frame-size=1KiB"], "'1KiB' is not from 64KiB to 64MiB"),
+        (["discharger", "--handshake-timeout=0"], "--handshake-timeout: a time of 0 would admit nobody"),
+        (["discharger", "--max-calls-per-peer=0"], "--max-calls-per-peer: 0 would admit nothing"),
         (
             ["cluster-agent", "--root-dir=d", "--v23.permissions.literal={"],
             "--permissions-literal: the permissions are",

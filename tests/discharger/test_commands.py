@@ -1,5 +1,7 @@
 """The whole of it as people do it: a discharger as a daemon, a blessing that needs it, a line that revokes the blessing."""
 
+import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +122,31 @@ def test_a_deny_list_that_is_wrong_from_the_start(people: Machine, deny: str | N
 def test_words_that_are_no_caveat(people: Machine, caveat: str, says: str) -> None:
     """One sentence, and nothing is blessed."""
     assert says in do(people, "root", "principal", "bless", f"--caveat={caveat}", "friend", "friend", status=1)
+
+
+def test_what_a_daemon_logs(people: Machine) -> None:
+    """JSON lines: calls at debug, refusals and strangers that say nothing at info, each with its fields."""
+    daemon = serve(
+        people, "server", "cluster-agent", "--root-dir", str(people.folder / "data"), "--v23.permissions.literal",
+        PERMISSIONS, "--log-format=json", "--log-level=debug", "--handshake-timeout=200ms",
+    )  # fmt: skip
+    address = daemon.announced("NAME").rpartition("@")[2]
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as silent:
+        assert silent.recv(1) == b""
+    given = do(people, "root", "principal", "bless", "--for=1h", str(people.folder / "friend"), "friend")
+    (people.folder / "given").write_text(given)
+    do(people, "friend", "principal", "set", "forpeer", str(people.folder / "given"), "...")
+    do(people, "friend", "rpc", "signature", f"/{address}")
+    do(people, "friend", "rpc", "call", f"/{address}", "ListSecrets", status=1)
+    daemon.logged("refused")
+    assert daemon.end() == 0
+    lines = [json.loads(line) for line in daemon.log.read_text().splitlines()]
+    assert all(line["level"] in {"debug", "info"} and line["time"].endswith("+00:00") for line in lines)
+    called = next(line for line in lines if line.get("method") == "__signature")
+    assert (called["level"], called["code"], called["peer"]) == ("debug", "ok", ["root:friend"])
+    assert called["duration_ms"] >= 0
+    refused = next(line for line in lines if line["message"].startswith("refused"))
+    assert (refused["level"], refused["code"], refused["local_names"]) == ("info", "no-access", ["root:server"])
+    assert refused["peer"].startswith("root:friend at 127.0.0.1:")
+    assert any("has not authenticated in time" in line["message"] for line in lines)

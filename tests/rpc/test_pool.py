@@ -1,7 +1,7 @@
 """The pool: shared connections, reconnecting, and what is tried again. Real servers, a real gate in between."""
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -10,6 +10,7 @@ import trio
 from rpc_parties import Parties, Playground, blessed, parties, served
 from tcp_gate import Gate, gate_to
 from trio.testing import MockClock
+from until import eventually
 
 from vanadium_node.errors import CallError, ErrorCode, InputError, NotTrustedError, UnreachableError
 from vanadium_node.rpc import Call, ClientPool, Server, Service, Tag, method, open_pool, serve
@@ -20,13 +21,6 @@ from vanadium_node.security.authorization import permissions_authorizer
 from vanadium_node.wire.limits import Limits
 
 QUICK = Retrying(first_delay=0.01)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what happens soon, on sockets."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - sockets have no event for it
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Waiting for what happens in another process."""
+"""Waiting for what happens in another process, or at the other end of a socket."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -16,3 +16,10 @@ async def until(ask: Callable[[], Awaitable[T]], *, seconds: float = 120) -> T:
             if answer:
                 return answer
             await trio.sleep(0.05)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what happens soon, on sockets of this process."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - sockets have no event for it
+            await trio.sleep(0.01)

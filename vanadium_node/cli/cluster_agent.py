@@ -30,7 +30,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         return
     settings = load_settings(ClusterAgentSettings, options)
     if settings is not None:
-        run_daemon(lambda stop: _serve(settings, stop))
+        run_daemon(lambda stop: _serve(settings, stop), settings.log_format, settings.log_level)
 
 
 async def _serve(settings: ClusterAgentSettings, stop: trio.Event) -> None:

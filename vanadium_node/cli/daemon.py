@@ -1,19 +1,18 @@
 """How daemons run: options for their settings, one log line per event on standard error, signals that drain."""
 
-import logging
 import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import trio
 
+from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
-from vanadium_node.config import load, settings_of, to_toml
+from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,15 +52,13 @@ def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
     return settings
 
 
-def run_daemon(daemon: Daemon) -> None:
+def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level: LogLevel = LogLevel.INFO) -> None:
     """Run a daemon until it ends; the first SIGTERM or SIGINT asks it to, a second one ends the process at once.
 
     A process with keys leaves no core behind.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    set_up_logging(log_format, log_level)
     with single_error():
         trio.run(_supervise, daemon)
 
@@ -81,11 +78,3 @@ async def _stop_at_signal(signals: AsyncIterator[int], stop: trio.Event) -> None
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-
-
-class _Lines(logging.Formatter):
-    """One line per event, times in UTC."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        """Return the time as ISO 8601."""
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

@@ -24,7 +24,7 @@ def command(**options: Any) -> None:
     """
     settings = load_settings(DischargerSettings, options)
     if settings is not None:
-        run_daemon(lambda stop: _serve(settings, stop))
+        run_daemon(lambda stop: _serve(settings, stop), settings.log_format, settings.log_level)
 
 
 async def _serve(settings: DischargerSettings, stop: trio.Event) -> None:

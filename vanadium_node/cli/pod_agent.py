@@ -22,7 +22,9 @@ def command(**options: Any) -> None:
     """
     settings = load_settings(PodAgentSettings, options)
     if settings is not None:
-        run_daemon(lambda stop: run(settings, stop=stop, task_status=_Announcement()))
+        run_daemon(
+            lambda stop: run(settings, stop=stop, task_status=_Announcement()), settings.log_format, settings.log_level
+        )
 
 
 class _Announcement(trio.TaskStatus[Path]):

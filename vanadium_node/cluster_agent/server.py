@@ -19,6 +19,7 @@ from vanadium_node.cluster_agent.service import ClusterAgentObject, Condition, O
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import ConfigurationError, StorageError
 from vanadium_node.rpc import serve
+from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.secret_store import SecretStore, open_secret_store
 from vanadium_node.security.access import AccessList, Permissions, Tag
 from vanadium_node.storage.audit_log import AuditLog, open_audit_log
@@ -107,6 +108,7 @@ async def _serve(
             ownership.principal,
             listen=[settings.listen],
             authorizer=OwnersOnly(ownership, audit),
+            limits=limits_of(settings),
             now=now,
             drain_timeout=settings.drain_timeout,
         ) as server,

@@ -64,7 +64,9 @@ def setting(
 
 
 def settings_of(role: type) -> tuple[Setting, ...]:
-    """Return the settings that a settings class declares, in order."""
+    """Return the settings that a settings class declares, its own first, then those that it inherits, in order."""
+    own = role.__annotations__
+    fields = sorted(dataclasses.fields(role), key=lambda field: field.name not in own)
     return tuple(
         Setting(
             name=field.name.replace("_", "-"),
@@ -72,7 +74,7 @@ def settings_of(role: type) -> tuple[Setting, ...]:
             default=field.default,
             **field.metadata[_METADATA_KEY],
         )
-        for field in dataclasses.fields(role)
+        for field in fields
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from vanadium_node.config import values
 from vanadium_node.config.duration import format_duration, parse_duration
 from vanadium_node.config.loading import setting
+from vanadium_node.config.serving import DaemonSettings
 from vanadium_node.errors import ConfigurationError
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.blessing import Blessings
@@ -19,7 +20,7 @@ DISCHARGER_PORT: Final = 8194
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterAgentSettings:
+class ClusterAgentSettings(DaemonSettings):
     """Settings of the cluster agent: it has permissions and a principal of its own, or makes a key and waits for its claim."""
 
     root_dir: Path = setting(
@@ -184,7 +185,7 @@ class ClusterAgentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PodAgentSettings:
+class PodAgentSettings(DaemonSettings):
     """Settings of the pod agent."""
 
     agent: str = setting(
@@ -231,7 +232,7 @@ class PodAgentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DischargerSettings:
+class DischargerSettings(DaemonSettings):
     """Settings of the discharger."""
 
     credentials: Path | None = setting(

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,6 +15,7 @@ from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.pattern import Pattern
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 MAX_SOCKET_PATH_BYTES: Final = 107
 """The size of `sun_path` in Linux' `sockaddr_un` (unix(7)), without the ending zero."""
 
@@ -188,6 +190,66 @@ def count(given: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", given.strip(), re.ASCII):
         raise InputError(f"'{clip(given, 40)}' is no whole number", hint="write one such as 100")
     return int(given)
+
+
+def positive(given: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = count(given)
+    if not found:
+        raise InputError("0 would admit nothing", hint="write a number such as 100")
+    return found
+
+
+def positive_size(given: str) -> int:
+    """Return a number of bytes of at least 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = size(given)
+    if not found:
+        raise InputError("a size of 0 would admit nothing", hint="write a size such as 4MiB")
+    return found
+
+
+def frame_size(given: str) -> int:
+    """Return the largest size of a message, 64 KiB to 64 MiB: blessings must fit into one, and memory must hold several.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = size(given)
+    if not 64 << 10 <= found <= 64 << 20:
+        raise InputError(f"'{clip(given, 40)}' is not from 64KiB to 64MiB", hint="write a size such as 1MiB")
+    return found
+
+
+def positive_duration(given: str) -> timedelta:
+    """Return a duration that is longer than none.
+
+    Raises:
+        InputError: it is none, or 0.
+    """
+    found = parse_duration(given)
+    if not found:
+        raise InputError("a time of 0 would admit nobody", hint="write a duration such as 10s")
+    return found
+
+
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """Return a parser of the words that an enumeration knows."""
+
+    def parse(given: str) -> E:
+        word = given.strip().lower()
+        if word not in set(kind):
+            raise InputError(f"'{clip(given, 40)}' is none of {', '.join(kind)}", hint="write one of them")
+        return kind(word)
+
+    return parse
 
 
 def truth(given: str) -> bool:

@@ -12,6 +12,7 @@ from vanadium_node.discharger.policy import MAX_TEXT_BYTES, DenyList, Policy
 from vanadium_node.discharger.service import Discharger, utc_now
 from vanadium_node.errors import ConfigurationError, InputError
 from vanadium_node.rpc import serve
+from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.security.authorization import everyone
 from vanadium_node.security.principal import Principal
 from vanadium_node.storage.watched import WatchedFile
@@ -41,6 +42,7 @@ async def run(
         principal,
         listen=[settings.listen],
         authorizer=everyone,
+        limits=limits_of(settings),
         now=now,
         drain_timeout=settings.drain_timeout,
     ) as server:

@@ -14,6 +14,7 @@ from vanadium_node.pod_agent.identity import ReplicaIdentity
 from vanadium_node.pod_agent.seeking import seek_blessings
 from vanadium_node.pod_agent.socket import PodSocket
 from vanadium_node.rpc import serve
+from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import LocalSigner
 from vanadium_node.security.keys import PrivateKey
@@ -51,6 +52,7 @@ async def run(
         None,
         listen=[f"unix:{socket.hidden}"],
         unix_mode=settings.socket_mode,
+        limits=limits_of(settings),
         drain_timeout=settings.drain_timeout,
     ):
         is_first = True

@@ -31,6 +31,7 @@ from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
+from vanadium_node.rpc.limiting import InFlight, InFlightByPeer
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.observing import Observer, RefusedCall
 from vanadium_node.rpc.service import Method
@@ -63,6 +64,9 @@ PURE_AUTHORIZERS: Final[frozenset[Authorizer]] = frozenset({default_authorizer, 
 """Those that decide by the request alone: their answer is remembered as long as the request is the same."""
 
 
+RETRY_AFTER_MS: Final = 100
+"""When a peer with too many calls may come again."""
+
 MAX_AUTHS: Final = 8
 AUTH_SECONDS: Final = 1.0
 """A peer may show itself so many times, and once more for each of these: verifying chains is the costliest thing to ask for."""
@@ -86,6 +90,7 @@ class Host:
     discharged: Blessings | None = None
     """The blessings that those were fetched for."""
     observer: Observer = field(default_factory=Observer)
+    in_flight: InFlightByPeer = field(default_factory=InFlightByPeer)
     chains: ChainCache = field(default_factory=ChainCache)
     became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Whoever waits for calls to end is woken when a connection has none any more."""
@@ -100,6 +105,7 @@ class Running:
     method: Method
     call: Call
     values: list[Any]
+    in_flight: InFlight
     worker: Worker | None = None
 
     def started(self, worker: Worker) -> None:
@@ -151,6 +157,7 @@ class Session:
         self._auths = 0
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
+        self._in_flight = host.in_flight.of(uid)
 
     def __str__(self) -> str:
         who = self._system_identity if self.trust is None else self.trust.credentials.blessings or "nobody"
@@ -218,6 +225,7 @@ class Session:
             self.link.blame(connection.fail(code, error.message).reason)
             return False
         self.trust = PeerTrust(credentials, self._address, self.host.validators)
+        self._in_flight = self.host.in_flight.of(credentials.public_key)
         self._refusals.clear()
         return True
 
@@ -255,7 +263,10 @@ class Session:
             trace_id=request.trace_id,
         )
         if method.may_block:
-            self._start(Running(self, number, method, call, values), request.has_items)
+            if self._in_flight.calls >= self.host.limits.max_calls_per_peer:
+                self._refuse_one_more(request, method)
+                return
+            self._start(Running(self, number, method, call, values, self._in_flight), request.has_items)
             return
         try:
             result = method.function(call, *values)
@@ -273,6 +284,7 @@ class Session:
             self._inboxes[number] = inbox
             running.values.append(inbox)
         self._running[number] = running
+        running.in_flight.calls += 1
         if running.call.deadline != inf:
             self.host.deadlines.add((self, number), running.call.deadline)
         self.host.workers.start(running)
@@ -389,7 +401,8 @@ class Session:
 
     def finish(self, number: int) -> None:
         """Forget a call that a worker has run, and send its answer."""
-        self._running.pop(number, None)
+        if (running := self._running.pop(number, None)) is not None:
+            running.in_flight.calls -= 1
         self.host.deadlines.discard((self, number))
         inbox = self._inboxes.pop(number, None)
         if inbox is not None:
@@ -431,6 +444,11 @@ class Session:
         else:
             sentence = f"there is no object '{clip(request.suffix, 80)}'"
             self._refuse(request, None, ErrorCode.UNKNOWN_OBJECT, sentence)
+
+    def _refuse_one_more(self, request: Request, method: Method) -> None:
+        most = self.host.limits.max_calls_per_peer
+        reason = f"{most} calls of {self} are running already, the most that one peer may have"
+        self._refuse(request, method, ErrorCode.OVERLOADED, reason, {"retry_after_ms": RETRY_AFTER_MS})
 
     def _refuse(
         self,

@@ -31,6 +31,10 @@ class Limits:
     max_streams: int = 1024
     """Calls that the peer may have open at once on one connection; one more is answered `overloaded`."""
 
+    max_calls_per_peer: int = 4096
+    """Calls that one public key, or one user of the machine, may have running on all its connections to a server; one more is
+    answered `overloaded`. Connections cost a peer little, so a limit for each of them is none for the peer."""
+
     max_request_bytes: int = 16 << 20
     """Requests of one connection being worked on, in bytes together; one more is answered `overloaded`."""
 

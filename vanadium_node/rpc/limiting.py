@@ -1,0 +1,52 @@
+"""The limits of a server as a daemon's settings say, and calls in flight counted by peer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from vanadium_node.config.serving import DaemonSettings
+from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
+
+
+def limits_of(settings: DaemonSettings) -> Limits:
+    """Return the limits that a daemon was given."""
+    return replace(
+        DEFAULT_LIMITS,
+        max_frame_bytes=settings.max_frame_size,
+        max_auth_bytes=min(DEFAULT_LIMITS.max_auth_bytes, settings.max_frame_size),
+        max_streams=settings.max_calls_per_connection,
+        max_calls_per_peer=settings.max_calls_per_peer,
+        max_queued_bytes=settings.max_queued_size,
+        handshake_timeout=settings.handshake_timeout,
+        idle_timeout=settings.idle_timeout,
+        max_connections=settings.max_connections,
+        max_unauthenticated=settings.max_unauthenticated,
+    )
+
+
+class InFlight:
+    """How many calls one peer has running, on all its connections."""
+
+    __slots__ = ("__weakref__", "calls")
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+class InFlightByPeer:
+    """One counter for each peer that is connected or has a call running; others are forgotten."""
+
+    def __init__(self) -> None:
+        self._counters: WeakValueDictionary[Hashable, InFlight] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    def of(self, peer: Hashable) -> InFlight:
+        """Return the counter of a peer: its public key, or the system's number for its user."""
+        counter = self._counters.get(peer)
+        if counter is None:
+            counter = self._counters[peer] = InFlight()
+        return counter
