@@ -1,8 +1,7 @@
 """A connection with its socket and channel: reads batches of events, writes frames joined.
 
 Frames queue up in the connection; `flush` encrypts and sends them all at once, right away, and `wake` leaves that to the
-writer's task at the end of the scheduler's round, so that calls of the same round share one record and one `send`. A long round
-is sent in parts, so that the peer works on the first while this end works on the rest.
+writer's task at the end of the scheduler's round, so that calls of the same round share one record and one `send`.
 What the system does not take is the writer's to send; `drained` waits for that when a peer does not read.
 """
 
@@ -21,10 +20,6 @@ from vanadium_node.wire.limits import Limits
 
 _RECEIVE_BYTES = 1 << 17
 """Read at once. More would have the system map and unmap memory for every small message (malloc's threshold)."""
-
-_FRAMES_AT_ONCE = 16
-_BYTES_AT_ONCE = 1 << 17
-"""What a round may queue before it is sent without waiting for the round's end."""
 
 
 class Link:
@@ -58,7 +53,7 @@ class Link:
         self.fault = ""
         """Why the connection ended, where the reason is known."""
         self.is_peers_fault = False
-        """It ended because the peer broke the protocol, not just the connection."""
+        """It ended because of something that the peer did or failed to do, not just because it is gone."""
         self.last_received = trio.current_time()
         self.is_pinged = False
         """A ping was sent, and nothing has come since."""
@@ -103,7 +98,7 @@ class Link:
         return self.connection.receive(frames) if frames else []
 
     def blame(self, reason: str) -> None:
-        """Take note that the connection is over because the peer broke the protocol."""
+        """Take note that the connection is over because of the peer, and how."""
         self.is_peers_fault = True
         self.fault = self.fault or reason
         self._drained.unpark_all()
@@ -134,14 +129,8 @@ class Link:
             self._rest = memoryview(data)[sent:]
             self.wake()
 
-    def flush_much(self) -> None:
-        """Send what waits if it is so much that the peer had better begin with it."""
-        if len(self.connection.outgoing) >= _FRAMES_AT_ONCE or self.connection.outgoing_bytes >= _BYTES_AT_ONCE:
-            self.flush()
-
     def wake(self) -> None:
-        """Have the writer send what waits, after the other tasks of this round have added theirs; at once when it is much."""
-        self.flush_much()
+        """Have the writer send everything that waits, after the other tasks of this round have added theirs."""
         if self._is_armed or self.is_broken:
             return
         self._is_armed = True
@@ -194,7 +183,7 @@ class Link:
         now = trio.current_time()
         silent = now - self.last_received
         if silent >= 2 * idle_seconds and self.is_pinged:
-            self.fault = self.fault or f"nothing came for {silent:.0f} s, not even an answer to a ping"
+            self.blame(f"nothing came for {silent:.0f} s, not even an answer to a ping")
             self.abort()
         elif silent >= idle_seconds and not self.is_pinged:
             self.is_pinged = True

@@ -33,6 +33,7 @@ from vanadium_node.rpc.observing import Handshake, Observer, observers_of
 from vanadium_node.rpc.reserved import objects_of
 from vanadium_node.rpc.service import Service
 from vanadium_node.rpc.session import Host, Session, log
+from vanadium_node.rpc.strangers import Stranger, Strangers
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, server_context
 from vanadium_node.rpc.workers import Workers
 from vanadium_node.security.authorization import Authorizer, default_authorizer
@@ -50,6 +51,7 @@ RENEWAL_INTERVAL: Final = timedelta(seconds=2)
 _OVERLOADED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OVERLOADED_PAUSE_SECONDS: Final = 0.1
 _ACCEPTED_AT_ONCE: Final = 64
+_IDLEST: Final = "it was the idlest of too many connections"
 
 
 def _utc_now() -> datetime:
@@ -64,7 +66,7 @@ class Server:
         self._listeners = tuple(listeners)
         self._tls = _tls_context(host, listeners)
         self._sessions: dict[Session, None] = {}
-        self._unauthenticated = 0
+        self._strangers = Strangers(host.limits)
         self._accepting = trio.CancelScope()
         self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))
         """Where the server is reached, as `host:port` or `unix:/path`."""
@@ -73,6 +75,11 @@ class Server:
     def connections(self) -> int:
         """How many connections there are now."""
         return len(self._sessions)
+
+    @property
+    def strangers(self) -> int:
+        """How many connections there are whose peer has not shown itself yet."""
+        return len(self._strangers)
 
     async def drain(self, timeout: timedelta = DRAIN_TIMEOUT) -> None:
         """Take no new connections and calls, and wait until the running ones have ended, for `timeout` at most."""
@@ -96,7 +103,8 @@ class Server:
                     await trio.lowlevel.wait_readable(listener)
                 except trio.ClosedResourceError:
                     return
-                for _ in range(_ACCEPTED_AT_ONCE):
+                await self._strangers.wait_for_a_place()
+                for _ in range(min(_ACCEPTED_AT_ONCE, self._strangers.places)):
                     try:
                         connection, _address = listener.accept()
                     except BlockingIOError:
@@ -109,14 +117,8 @@ class Server:
                     self._admit(connection, nursery)
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve a connection, or close it when there are too many strangers; the idlest one makes room when full."""
-        limits = self._host.limits
-        if self._unauthenticated >= limits.max_unauthenticated:
-            self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
-            log.warning("closed a new connection: %d others have not authenticated yet", self._unauthenticated)
-            connection.close()
-            return
-        if len(self._sessions) >= limits.max_connections:
+        """Serve a connection; where there are too many, the idlest one makes room, and where none is idle, it is closed."""
+        if len(self._sessions) >= self._host.limits.max_connections:
             idle = [session for session in self._sessions if session.is_quiet]
             if not idle:
                 self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
@@ -124,13 +126,14 @@ class Server:
                 connection.close()
                 return
             idlest = min(idle, key=lambda session: session.link.last_received)
-            idlest.link.fault = "it was the idlest of too many connections"
-            idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, idlest.link.fault)
+            del self._sessions[idlest]  # it is the idlest only once, though it ends when its task gets to it
+            idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, _IDLEST)
             idlest.link.flush()
+            idlest.link.blame(_IDLEST)
             idlest.link.abort()
-        nursery.start_soon(self._serve, connection)
+        nursery.start_soon(self._serve, connection, self._strangers.enter(connection))
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, stranger: Stranger) -> None:
         """Serve one connection from its first byte to its last."""
         with connection:
             try:
@@ -139,15 +142,14 @@ class Server:
                 if uid is None:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
+                self._strangers.leave(stranger)
                 return  # it was gone before we looked
-            self._unauthenticated += 1
             observer, since = self._host.observer, trio.current_time()
             observer.connection_opened()
             outcome = Handshake.LEFT
             async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.deadline = (
-                    trio.current_time() + self._host.limits.handshake_timeout.total_seconds()
-                )
+                nursery.cancel_scope.deadline = since + self._host.limits.handshake_timeout.total_seconds()
+                stranger.scope = nursery.cancel_scope
                 is_known = False
                 session: Session | None = None
                 try:
@@ -156,7 +158,7 @@ class Server:
                     is_known = await self._until_known(session)
                     if is_known:
                         observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
-                        self._unauthenticated -= 1
+                        self._strangers.leave(stranger)
                         nursery.cancel_scope.deadline = inf
                         await self._until_end(session)
                 except (VanadiumError, OSError) as error:
@@ -166,15 +168,20 @@ class Server:
                     log.log(level, "connection from %s ended before it was up: %s", address or f"user {uid}", error)
                 finally:
                     if not is_known:
-                        self._unauthenticated -= 1
-                        if nursery.cancel_scope.cancel_called:
+                        self._strangers.leave(stranger)
+                        if stranger.is_ousted:
+                            outcome = Handshake.OVERLOADED
+                        elif nursery.cancel_scope.cancel_called:
                             outcome = Handshake.TIMEOUT
                         elif session is not None and session.link.is_peers_fault:
                             outcome = Handshake.FAILED
                         observer.handshake_ended(outcome, trio.current_time() - since)
                     observer.connection_closed()
                     if nursery.cancel_scope.cancel_called:
-                        log.info("connection from %s has not authenticated in time", address or f"user {uid}")
+                        reason = "others waited for its place" if stranger.is_ousted else "its time is over"
+                        log.info(
+                            "connection from %s has not authenticated in time: %s", address or f"user {uid}", reason
+                        )
                     if session is not None:
                         self._close(session)
                     nursery.cancel_scope.cancel()

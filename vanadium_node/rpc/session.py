@@ -175,11 +175,10 @@ class Session:
         """Act on a batch of events, and send what there is to send; tell whether the connection goes on."""
         self._now = self.host.now()
         self._time = trio.current_time()
-        goes_on, flush_much = True, self.link.flush_much
+        goes_on = True
         for event in events:
             if type(event) is Request:
                 self._begin(event)
-                flush_much()
             else:
                 goes_on = self._handle_other(event) and goes_on
         self.link.flush()

@@ -54,7 +54,8 @@ class Limits:
     """Connections of one server; the system's queue holds the others."""
 
     max_unauthenticated: int = 512
-    """Connections of one server that have not authenticated yet; further ones are closed as they come."""
+    """Connections of one server that have not authenticated yet. Further ones wait in the system's queue, and the silent ones
+    that they wait for are closed after a tenth of the handshake's time."""
 
 
 DEFAULT_LIMITS: Final = Limits()
