@@ -4,12 +4,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vanadium_node.cli.app import app, load, with_role
+from vanadium_node.cli.app import COMPLETION_VARIABLE, app, load, with_role
 from vanadium_node.cli.running import run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `vanadium-node ARGUMENTS…` (default: the process's own) and exit."""
+    if COMPLETION_VARIABLE in os.environ:
+        from vanadium_node.cli.completion import answer_quietly
+
+        answer_quietly()
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(app, with_role(given, os.environ.get("VANADIUM_ROLE")), "vanadium-node"))
 

@@ -83,7 +83,7 @@ def test_what_kubectl_is_told_about_completion(
 def test_completion_in_a_real_bash(programs: dict[str, str]) -> None:
     """Sourcing what is printed makes bash complete; a command is imported only when it is needed."""
     script = (
-        "source <(vanadium-node completion bash); COMP_WORDS=(vanadium-node controller start-cl); COMP_CWORD=2; "
+        "source <(vanadium-node completion bash); COMP_LINE='vanadium-node controller start-cl'; COMP_POINT=${#COMP_LINE}; "
         '_vanadium_node_completion vanadium-node; echo "${COMPREPLY[@]}"; complete -p vanadium-node'
     )
     done = run(programs, "bash", "-c", script)

@@ -12,6 +12,9 @@ import click
 from vanadium_node import __version__
 from vanadium_node.cli.output import EXIT_STATUS
 
+COMPLETION_VARIABLE: Final = "_VANADIUM_NODE_COMPLETE"
+"""What a shell that wants something completed sets (click's form of it)."""
+
 ROLES: Final[Mapping[str, str]] = {
     "cluster-agent": "Keep the applications' blessings and give each replica its own.",
     "pod-agent": "Get a replica's blessings and serve them to the pod's containers.",

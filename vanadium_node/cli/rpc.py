@@ -13,6 +13,8 @@ from vanadium_node.cli.output import emit, emit_json, note, run_async
 from vanadium_node.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from vanadium_node.rpc import Client
     from vanadium_node.rpc.reserved import InterfaceSignature, MethodSignature
 
@@ -29,6 +31,12 @@ timeout_option = click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, metavar="SECONDS"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _complete_methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from vanadium_node.cli.method_names import complete_methods
+
+    return complete_methods(ctx, param, incomplete)
 
 
 @click.group()
@@ -106,7 +114,7 @@ async def identify(name: str, insecure: bool, timeout: float, as_json: bool) -> 
 @timeout_option
 @click.option("--show-reserved", is_flag=True, help="Also what every server answers.")
 @click.argument("name")
-@click.argument("method", required=False)
+@click.argument("method", required=False, shell_complete=_complete_methods)
 @run_async
 async def signature(name: str, method: str | None, insecure: bool, timeout: float, show_reserved: bool) -> None:
     """Print the interfaces of a server, or one METHOD of it."""
@@ -125,7 +133,7 @@ async def signature(name: str, method: str | None, insecure: bool, timeout: floa
 @insecure_option
 @timeout_option
 @click.argument("name")
-@click.argument("method", metavar="METHOD")
+@click.argument("method", metavar="METHOD", shell_complete=_complete_methods)
 @click.argument("arguments", nargs=-1, metavar="[ARGUMENT]...")
 @run_async
 async def call(name: str, method: str, arguments: tuple[str, ...], insecure: bool, timeout: float) -> None:
