@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vanadium_node import cbor
 from vanadium_node.errors import ProtocolError
-from vanadium_node.wire.frames import FrameSplitter, Item, Request, Response, decode_frame, encode_frame
+from vanadium_node.wire.frames import LARGE_BYTES, FrameSplitter, Item, Request, Response, decode_frame, encode_frame
 from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, (1 << 53) - 1))
@@ -48,7 +48,7 @@ PLAIN_FRAMES = st.one_of(
 def content_of(frame: Request | Response | Item) -> bytes:
     """Return what a frame's byte string holds."""
     (content,) = FrameSplitter(1 << 20).split(encode_frame(frame))
-    return content
+    return bytes(content)
 
 
 def generally(content: bytes) -> object:
@@ -77,10 +77,27 @@ def test_what_is_read_by_hand_is_what_the_general_way_reads(
     changed = bytes(content[: len(content) - cut] if cut else content) + data.draw(
         st.sampled_from([b"", b"\x00", b"\xf6"])
     )
-    by_hand = decode_plain(changed)
-    if by_hand is not None:
-        assert by_hand == generally(changed)
-        assert list(map(type, by_hand)) == list(map(type, decode_frame(changed) or ()))
+    for form in (changed, memoryview(changed)):
+        by_hand = decode_plain(form)
+        if by_hand is not None:
+            assert by_hand == generally(changed)
+            assert list(map(type, by_hand)) == list(map(type, decode_frame(changed) or ()))
+
+
+@given(st.sampled_from([Item, Response]), NUMBERS, st.integers(0, 70_000), st.data())
+def test_large_frames_are_read_as_the_general_way_reads_them(
+    kind: type[Item] | type[Response], stream: int, size: int, data: st.DataObject
+) -> None:
+    """Their heads and ends may be anything, as those of small ones."""
+    frame = Item(stream, bytes(size)) if kind is Item else Response(stream, bytes(size), None)
+    content = bytearray(content_of(frame))
+    assert size < LARGE_BYTES or decode_plain(memoryview(content)) == frame
+    for at, byte in data.draw(st.lists(st.tuples(st.integers(-2, 12), st.integers(0, 255)), max_size=2)):
+        if at < len(content):
+            content[at] = byte
+    changed = bytes(content) + data.draw(st.sampled_from([b"", b"\x00", b"\xf6"]))
+    by_hand = decode_plain(memoryview(changed))
+    assert by_hand is None or by_hand == generally(changed)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +123,6 @@ def test_a_value_in_a_longer_form_than_it_needs_goes_the_general_way_and_is_refu
 @given(NUMBERS, st.binary(max_size=70_000))
 def test_bytes_are_written_by_hand_as_by_the_general_way(stream: int, value: bytes) -> None:
     """The answer and the item that are a byte string have one encoding."""
-    assert encode_bytes_response(stream, value) == encode_frame(Response(stream, value, None))
-    assert encode_bytes_item(stream, value) == encode_frame(Item(stream, value))
+    assert b"".join(encode_bytes_response(stream, value)) == encode_frame(Response(stream, value, None))
+    assert b"".join(encode_bytes_item(stream, value)) == encode_frame(Item(stream, value))
     assert cbor.decode_frame(content_of(Item(stream, value)), max_bytes=80_000) == [3, stream, value]

@@ -70,7 +70,7 @@ class Connection:
         self.incoming = self._streams.incoming
         """Calls that the peer made."""
         self.outgoing: list[bytes] = []
-        """Encoded frames to send, in order; the driver takes them with `take_outgoing`."""
+        """Encoded frames to send, in order, large ones in parts; the driver takes them with `take_outgoing`."""
         self.outgoing_bytes = 0
         self._authenticates = authenticates
         self._limits = limits
@@ -160,7 +160,7 @@ class Connection:
         """Answer a call of the peer's with a result; nothing happens when it has been cancelled."""
         if number in self.incoming:
             if type(result) is bytes:
-                self._queue_bytes(encode_bytes_response(number, result))
+                self._queue_parts(encode_bytes_response(number, result))
             else:
                 self._queue(Response(number, result, None))
             self._streams.close_incoming(number)
@@ -183,7 +183,7 @@ class Connection:
             raise InputError(f"no item can be sent on stream {number} now")
         self._step(stream, StreamEvent.CALLER_ITEM if number in self.own else StreamEvent.CALLEE_ITEM, InputError)
         size = (
-            self._queue_bytes(encode_bytes_item(number, value))
+            self._queue_parts(encode_bytes_item(number, value))
             if type(value) is bytes
             else self._queue(Item(number, value))
         )
@@ -310,16 +310,16 @@ class Connection:
             self._splitter.max_frame_bytes = self._limits.max_frame_bytes
 
     def _queue(self, frame: Frame) -> int:
-        return self._queue_bytes(encode_frame(frame))
+        return self._queue_parts((encode_frame(frame),))
 
-    def _queue_bytes(self, data: bytes) -> int:
-        size = len(data)
+    def _queue_parts(self, parts: tuple[bytes, ...]) -> int:
+        size = sum(map(len, parts))
         if size > self._limits.max_frame_bytes:
             raise InputError(
                 f"a message of {size} bytes is larger than the limit of {self._limits.max_frame_bytes} bytes",
                 hint="send it in parts, as a stream",
             )
-        self.outgoing.append(data)
+        self.outgoing += parts
         self.outgoing_bytes += size
         return size
 

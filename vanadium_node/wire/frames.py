@@ -142,6 +142,9 @@ _TYPES: Final[Mapping[type[Frame], tuple[tuple[type, ...], ...]]] = {
 _HOLDS_ANYTHING: Final = frozenset({Kind.RESPONSE.value, Kind.ITEM.value})
 """Kinds whose second field is a value of the application's."""
 
+LARGE_BYTES: Final = 1 << 12
+"""Contents from this size on are not copied before somebody has looked at them."""
+
 MAX_LISTED: Final = 64
 """Versions and discharges that a frame may list; more would only cost time."""
 
@@ -188,8 +191,9 @@ def frame_header(size: int) -> bytes:
     return b"\x5a" + size.to_bytes(4)
 
 
-def decode_frame(content: bytes) -> Frame | None:
+def decode_frame(content: bytes | memoryview) -> Frame | None:
     """Return the frame in the content of a byte string; None for a kind to be ignored. Raises ProtocolError."""
+    content = bytes(content)
     try:
         fields = cbor.decode_frame(content, max_bytes=len(content), max_depth=MAX_DEPTH)
     except DecodeError as error:
@@ -252,29 +256,35 @@ class FrameSplitter:
         """Whether the bytes so far end with a whole frame, as they must when the peer closes."""
         return not self._held
 
-    def split(self, data: bytes) -> Iterator[bytes]:
-        """Yield the content of each frame that `data` completes. Raises ProtocolError, after which nothing more is right.
+    def split(self, data: bytes) -> Iterator[bytes | memoryview]:
+        """Yield the content of each frame that `data` completes, of large ones as a view, so that it is copied once at most.
 
-        `max_frame_bytes` is read at each frame, so that it can be raised between two of them.
+        Raises ProtocolError, after which nothing more is right. `max_frame_bytes` is read at each frame, so that it can be
+        raised between two of them.
         """
-        held = self._held
-        if held:
-            held += data
-            if len(held) < self._wanted:
-                return
-            data = bytes(held)
-            held.clear()
         start, size = 0, len(data)
+        while self._held:
+            taken = min(start + self._wanted - len(self._held), size)
+            self._held += memoryview(data)[start:taken]
+            start = taken
+            if len(self._held) < self._wanted:
+                return
+            begin, end = self._bounds(self._held, 0, self._wanted)
+            if end > self._wanted:  # so far it was the header
+                self._wanted = end
+                continue
+            whole, self._held = memoryview(self._held)[begin:end], bytearray()
+            yield whole if end - begin >= LARGE_BYTES else bytes(whole)
         while start < size:
             begin, end = self._bounds(data, start, size)
             if end > size:
-                held += memoryview(data)[start:]
+                self._held += memoryview(data)[start:]
                 self._wanted = end - start
                 return
-            yield data[begin:end]
+            yield data[begin:end] if end - begin < LARGE_BYTES else memoryview(data)[begin:end]
             start = end
 
-    def _bounds(self, data: bytes, start: int, size: int) -> tuple[int, int]:
+    def _bounds(self, data: bytes | bytearray, start: int, size: int) -> tuple[int, int]:
         """Return where the content of the frame at `start` begins and ends; beyond `size` when more bytes are needed."""
         first = data[start]
         if 0x40 <= first < 0x58:

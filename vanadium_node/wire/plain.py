@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from vanadium_node import cbor
-from vanadium_node.wire.frames import MAX_STREAM, Item, Request, Response, Wire, frame_header
+from vanadium_node.wire.frames import LARGE_BYTES, MAX_STREAM, Item, Request, Response, Wire, frame_header
 
 _REQUEST: Final = b"\x8a\x01"
 _RESPONSE: Final = b"\x84\x02"
@@ -25,11 +25,16 @@ _SIMPLE: Final = {0xF4: False, 0xF5: True, _NULL: None}
 _DIGITS: Final = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
 """What the lower bits of a head say: a number of so many bytes follows, and the least that is to be written in so many."""
 
+_MAX_HEAD: Final = 20
+"""The kind, the stream and the head of a value have less than so many bytes."""
 
-def decode_plain(content: bytes) -> Request | Response | Item | None:
+
+def decode_plain(content: bytes | memoryview) -> Request | Response | Item | None:
     """Return the frame in the content of a byte string; None for one that is to be decoded the general way."""
-    begin = content[:2]
     try:
+        if type(content) is memoryview:
+            return _large(content)
+        begin = content[:2]
         if begin == _RESPONSE:
             return _response(content)
         if begin == _REQUEST:
@@ -38,6 +43,25 @@ def decode_plain(content: bytes) -> Request | Response | Item | None:
             return _item(content)
     except (IndexError, UnicodeDecodeError):
         pass
+    return None
+
+
+def _large(content: memoryview) -> Response | Item | None:
+    """Return the response or item that is nearly all one byte string, which is copied out of the content here."""
+    head = bytes(content[:_MAX_HEAD])
+    stream, at = _number(head, 2)
+    if not at or head[at] & 0xE0 != 0x40 or head[at] & 0x1F not in _DIGITS:
+        return None
+    digits, least = _DIGITS[head[at] & 0x1F]
+    begin = at + 1 + digits
+    length = int.from_bytes(head[at + 1 : begin])
+    value, rest = content[begin : begin + length], bytes(content[begin + length :][:2])
+    if length < max(least, _MAX_HEAD):
+        return None
+    if head[:2] == _ITEM and not rest and len(value) == length:
+        return Item(stream, bytes(value))
+    if head[:2] == _RESPONSE and rest == b"\xf6":
+        return Response(stream, bytes(value), None)
     return None
 
 
@@ -124,20 +148,22 @@ def _long_value(content: bytes, first: int, begin: int) -> tuple[Wire, int]:
     return (content[at:end] if kind == 0x40 else str(content[at:end], "utf-8")), end
 
 
-def encode_bytes_response(stream: int, result: bytes) -> bytes:
-    """Return the bytes of a response whose result is a byte string."""
+def encode_bytes_response(stream: int, result: bytes) -> tuple[bytes, ...]:
+    """Return the parts of a response whose result is a byte string, which is one of them."""
     return _framed(_RESPONSE, stream, result, b"\xf6")
 
 
-def encode_bytes_item(stream: int, value: bytes) -> bytes:
-    """Return the bytes of an item that is a byte string: copied once, and not looked at."""
+def encode_bytes_item(stream: int, value: bytes) -> tuple[bytes, ...]:
+    """Return the parts of an item that is a byte string: it is neither copied nor looked at."""
     return _framed(_ITEM, stream, value, b"")
 
 
-def _framed(begin: bytes, stream: int, value: bytes, end: bytes) -> bytes:
-    number, head = _encoded(stream), cbor.bytes_head(len(value))
-    size = 2 + len(number) + len(head) + len(value) + len(end)
-    return b"".join((frame_header(size), begin, number, head, value, end))
+def _framed(begin: bytes, stream: int, value: bytes, end: bytes) -> tuple[bytes, ...]:
+    head = begin + _encoded(stream) + cbor.bytes_head(len(value))
+    header = frame_header(len(head) + len(value) + len(end))
+    if len(value) < LARGE_BYTES:
+        return (b"".join((header, head, value, end)),)
+    return (header + head, value, end) if end else (header + head, value)
 
 
 def _encoded(number: int) -> bytes:
