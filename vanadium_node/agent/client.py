@@ -151,7 +151,11 @@ class Follower:
         self.principal: AgentPrincipal | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[AgentPrincipal] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow the agent until cancelled; report the principal as soon as there is one."""
+        """Follow the agent until cancelled; report the principal as soon as there is one.
+
+        Raises:
+            CallError: the agent does not serve this user.
+        """
         delay = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -163,8 +167,10 @@ class Follower:
                         state = AgentState.decode(await client.call("State", returns=bytes))
                         self._take(state, client, task_status)
                         delay = FIRST_RETRY_SECONDS
-            except (UnreachableError, PeerError, CallError, DecodeError):
-                pass  # nobody there yet, or restarted: what to do is the same, and callers get their own errors
+            except (UnreachableError, PeerError, CallError, DecodeError) as error:
+                # nobody there yet, or restarted: what to do is the same, and callers get their own errors
+                if self.principal is None and isinstance(error, CallError) and error.code is ErrorCode.NO_ACCESS:
+                    raise
             finally:
                 self._connection.use(None)
             await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing

@@ -13,7 +13,14 @@ import trio
 
 from vanadium_node.agent.on_demand import can_be_served, is_served, start_agent
 from vanadium_node.config.values import MAX_SOCKET_PATH_BYTES
-from vanadium_node.errors import ConfigurationError, InputError, StorageError, UnreachableError, VanadiumError
+from vanadium_node.errors import (
+    CallError,
+    ConfigurationError,
+    InputError,
+    StorageError,
+    UnreachableError,
+    VanadiumError,
+)
 from vanadium_node.security.principal import Principal
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ async def open_principal(
     Raises:
         ConfigurationError: none of them names a principal.
         UnreachableError: no agent answered in time.
+        CallError: the agent does not serve this user.
         StorageError: the credentials directory holds no principal, or a damaged one.
         InputError: its key is encrypted and there is nobody to ask, or the passphrase is wrong.
     """
@@ -97,14 +105,17 @@ async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Princi
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         principal: Principal | None = None
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            principal = await nursery.start(Follower(path).run)
-        if principal is None:
+        try:
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                principal = await nursery.start(Follower(path).run)
+        except CallError as error:  # it serves, and not this user
+            failure = error
+        if principal is None and failure is None:
             failure = UnreachableError(
                 f"no agent answered on '{path}' within {timeout:g} s",
                 hint="is the agent running?",
             )
-        else:
+        elif principal is not None:
             try:
                 yield principal
             except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error

@@ -24,9 +24,12 @@ from vanadium_node.security.discharge import Discharge, ThirdParty
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import Principal
+from vanadium_node.security.validation import Validation
 
 MAX_CAVEAT_BYTES: Final = 64 * 1024
 MAX_CACHED_DISCHARGES: Final = 256
+_OF_THE_MOMENT: Final = frozenset({SignatureType.SESSION, SignatureType.MESSAGE})
+"""Signatures that give nobody else any authority. Those of the others are as good as `Bless`."""
 
 
 def _utc_now() -> datetime:
@@ -93,6 +96,8 @@ class AgentService(Service):
             raise CallError(ErrorCode.BAD_ARG, "there is no such type of signature")
         if public_key and public_key != self._principal.public_key.der:
             raise CallError(ErrorCode.NOT_FOUND, "this agent has another key")
+        if kind not in _OF_THE_MOMENT:
+            self._check_may_bless(call)
         return await self._principal.sign(SignatureType(kind), payload, external_aad)
 
     @method(tag=Tag.WRITE)
@@ -220,6 +225,24 @@ class AgentService(Service):
     def blessing_roots_debug_string(self, call: Call) -> str:
         """Returns the roots as `principal dump` shows them."""
         return self._principal.roots.table()
+
+    def _check_may_bless(self, call: Call) -> None:
+        """Refuse a caller that may not hand on authority."""
+        refusal = self._authorize(
+            AuthorizationRequest(
+                local_names=call.local_names,
+                peer=Validation(call.peer.names, call.peer.rejected),
+                peer_public_key=call.peer.public_key,
+                local_public_key=self._principal.public_key,
+                method="Bless",
+                tags=call.tags,
+                peer_address=call.peer.address,
+                peer_uid=call.peer.uid,
+                peer_gids=call.peer.gids,
+            )
+        )
+        if refusal is not None:
+            raise CallError(ErrorCode.NO_ACCESS, refusal.reason)
 
     def _refuse_if_immutable(self, what: str) -> None:
         if self._immutable:

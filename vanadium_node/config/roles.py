@@ -221,6 +221,54 @@ class PodAgentSettings(DaemonSettings):
         render=values.render_mode,
         help="Permissions of the socket, octal.",
     )
+    allow_uid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--allow-uid"],
+        environment="ALLOW_UID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of the users who may use the agent; with neither this nor allow-gid, whoever can open the socket.",
+    )
+    allow_gid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--allow-gid"],
+        environment="ALLOW_GID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of groups whose members may use the agent; with neither this nor allow-uid, whoever can open the socket.",
+    )
+    sign_uid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--sign-uid"],
+        environment="SIGN_UID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of the users who may have it sign, which connecting to others needs; with neither this nor sign-gid, whoever may use it.",
+    )
+    sign_gid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--sign-gid"],
+        environment="SIGN_GID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of groups whose members may have it sign, which connecting to others needs; with neither this nor sign-uid, whoever may use it.",
+    )
+    bless_uid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--bless-uid"],
+        environment="BLESS_UID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of the users who may have it bless others and mint discharges; with neither this nor bless-gid, whoever may use it.",
+    )
+    bless_gid: tuple[int, ...] = setting(
+        values.numbers,
+        flags=["--bless-gid"],
+        environment="BLESS_GID",
+        default=(),
+        render=values.render_texts,
+        help="Numbers of groups whose members may have it bless others and mint discharges; with neither this nor bless-uid, whoever may use it.",
+    )
     drain_timeout: timedelta = setting(
         parse_duration,
         flags=["--drain-timeout"],

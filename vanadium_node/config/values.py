@@ -252,6 +252,15 @@ def one_of(kind: type[E]) -> Callable[[str], E]:
     return parse
 
 
+def numbers(given: str) -> tuple[int, ...]:
+    """Return numbers of users or groups, separated by commas.
+
+    Raises:
+        InputError: one of them is none.
+    """
+    return several(count)(given)
+
+
 def truth(given: str) -> bool:
     """Return true or false.
 

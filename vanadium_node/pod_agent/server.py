@@ -1,6 +1,7 @@
 """Running a pod agent: a fresh key in memory, blessings for it, and the agent protocol on a socket."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 import trio
 
 from vanadium_node.agent.service import AgentService
+from vanadium_node.agent.users import UserRules, Users
 from vanadium_node.config import PodAgentSettings
 from vanadium_node.pod_agent.identity import ReplicaIdentity
 from vanadium_node.pod_agent.seeking import seek_blessings
@@ -44,7 +46,7 @@ async def run(
         ConfigurationError, StorageError: the socket cannot be made.
     """
     principal = fresh_principal(settings)
-    service = AgentService(principal, immutable=True, now=now)
+    service = AgentService(principal, immutable=True, authorize=user_rules(settings), now=now)
     socket = PodSocket(settings.socket_path)
     socket.clear()
     async with serve(
@@ -81,6 +83,16 @@ async def run(
         finally:
             socket.hide()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def user_rules(settings: PodAgentSettings) -> UserRules:
+    """Return who may have the agent do what. Probes run as its own user, and always may."""
+    return UserRules(
+        owner=os.geteuid(),
+        use=Users.of(settings.allow_uid, settings.allow_gid),
+        sign=Users.of(settings.sign_uid, settings.sign_gid),
+        bless=Users.of(settings.bless_uid, settings.bless_gid),
+    )
 
 
 def fresh_principal(settings: PodAgentSettings) -> Principal:

@@ -26,6 +26,8 @@ class PeerIdentity:
     address: str = ""
     """`ip:port`; empty on unix sockets."""
     uid: int | None = None
+    gids: tuple[int, ...] = ()
+    """Groups of a user at the other end of a unix socket, its own first."""
 
     @property
     def presented(self) -> tuple[str, ...]:

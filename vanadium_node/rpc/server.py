@@ -193,7 +193,7 @@ class Server:
             link = Link(
                 connection, PlainChannel(), Connection(Role.SERVER, limits, authenticates=False), limits, nursery
             )
-            return Session(self._host, link, address, uid)
+            return Session(self._host, link, address, uid, sockets.peer_gids(connection))
         if self._tls is None:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)

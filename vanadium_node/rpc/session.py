@@ -138,7 +138,7 @@ class Running:
 class Session:
     """The calls of one connection. `trust` is None until the peer has shown itself, and for good on unix sockets."""
 
-    def __init__(self, host: Host, link: Link, address: str, uid: int | None) -> None:
+    def __init__(self, host: Host, link: Link, address: str, uid: int | None, gids: tuple[int, ...] = ()) -> None:
         self.host = host
         self.link = link
         self.trust: PeerTrust | None = None
@@ -147,7 +147,7 @@ class Session:
         """What this end showed."""
         self.binding = b""
         self._address = address
-        self._system_identity = PeerIdentity(address=address, uid=uid)
+        self._system_identity = PeerIdentity(address=address, uid=uid, gids=gids)
         self._running: dict[int, Running] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._credit = trio.lowlevel.ParkingLot()
@@ -322,6 +322,7 @@ class Session:
                 tags=method.tags,
                 peer_address=peer.address,
                 peer_uid=peer.uid,
+                peer_gids=peer.gids,
             )
         )
         if authorizer in PURE_AUTHORIZERS:

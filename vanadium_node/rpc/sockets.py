@@ -21,6 +21,11 @@ from vanadium_node.rpc.naming import Address, TcpAddress, UnixAddress
 
 POD_ADDRESS_VARIABLE = "VANADIUM_POD_IP"
 BACKLOG = 512
+_SO_PEERGROUPS = 59
+"""asm-generic/socket.h; the socket module does not have it."""
+
+_MAX_GROUPS_BYTES = 1024
+"""As much as Python's `getsockopt` can return."""
 
 _NOT_OURS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -148,3 +153,18 @@ def peer_uid(connection: socket.socket) -> int | None:
         return None
     _pid, uid, _gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)
+
+
+def peer_gids(connection: socket.socket) -> tuple[int, ...]:
+    """Return the groups of the user at the other end of a unix socket, its own first, as they were when it connected.
+
+    Of a user in more than 256 groups only its own group is told; rules about the others do not let it in.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return ()
+    _pid, _uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        others = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS_BYTES)
+    except OSError:  # ERANGE; or a kernel before 4.13, which does not tell
+        others = b""
+    return (int(gid), *struct.unpack(f"{len(others) // 4}I", others))

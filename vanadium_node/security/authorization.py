@@ -13,7 +13,7 @@ from vanadium_node.security.validation import Validation
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
     """A call, as an authorizer sees it. `peer_public_key` is None where the peer proved none: on a unix socket, where the system
-    names its user, `peer_uid`.
+    names its user, `peer_uid`, and the groups it is in, `peer_gids`.
     """
 
     local_names: tuple[str, ...]
@@ -24,6 +24,7 @@ class AuthorizationRequest:
     tags: frozenset[str] = frozenset()
     peer_address: str = ""
     peer_uid: int | None = None
+    peer_gids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
