@@ -44,10 +44,13 @@ from vanadium_node.wire.frames import (
     frame_header,
 )
 from vanadium_node.wire.handshake import Role, session_payload
+from vanadium_node.wire.limits import CONNECTION_WINDOW_BYTES
 
 IDLE_CONNECTIONS = 5000
 MAX_IDLE_BYTES = 4096
 """That one of them may cost the server, on average."""
+MAX_QUEUED = 48 << 20
+"""What the server may hold for a peer that does not read: its limit of 4 MiB, encrypted, and what comes on top of it."""
 FREE = Caveat.unconstrained()
 MAX_GROWTH = 1.05
 """Of the server's memory, by hundreds of attacks after the first few."""
@@ -486,12 +489,26 @@ async def test_a_peer_that_never_reads(server: Target, mallory: Principal) -> No
     """Answers that nobody takes are bounded: the server stops reading from such a peer, and serves the others."""
     before = server.resident_bytes
     async with introduced(server.address, mallory) as attacker, honest(server) as client:
-        for number in range(1, 8000, 2):
-            await attacker.send(
-                encode_frame(Request(number, "Quick", "", ["x" * 1000, 900], None, False, None, [], "")), patience=0.2
-            )
+        asks_much = ["ten bytes ", 90_000]
+        requests = [
+            encode_frame(Request(n, "Quick", "", asks_much, None, False, None, [], "")) for n in range(1, 8000, 2)
+        ]
+        await attacker.send(b"".join(requests))
         assert await client.call("Quick", "x") == "x"
-        assert server.resident_bytes < before + (64 << 20)
+        assert server.resident_bytes < before + MAX_QUEUED
+
+
+async def test_a_peer_that_grants_much_and_never_reads(server: Target, mallory: Principal) -> None:
+    """Credit is the peer's to give; what waits for it is bounded all the same."""
+    before = server.resident_bytes
+    async with introduced(server.address, mallory) as attacker, honest(server) as client:
+        blobs = Request(1, "Blobs", "", [2000, 500_000], None, False, None, [], "")
+        much = (1 << 31) - CONNECTION_WINDOW_BYTES
+        await attacker.send(b"".join(encode_frame(each) for each in (blobs, Credit(0, much), Credit(1, much))))
+        for _ in range(20):
+            assert await client.call("Echo", "x") == "x"
+            await trio.sleep(0.1)
+        assert server.resident_bytes < before + MAX_QUEUED
 
 
 async def test_five_thousand_idle_connections(tmp_path: Path) -> None:

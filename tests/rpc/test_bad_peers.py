@@ -1,6 +1,7 @@
 """Too many peers, and servers that are none. What a single peer can do wrong is in `test_bad_input`."""
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -8,11 +9,15 @@ from functools import partial
 
 import pytest
 import trio
-from attacker import dial, introduced, until_closed
+from attacker import Attacker, dial, introduced, until_closed
 from rpc_parties import Parties, served
 
 from vanadium_node.errors import ProtocolError, UnreachableError
 from vanadium_node.rpc import Server, connect
+from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.tls import TlsChannel, server_context
+from vanadium_node.wire.frames import Request, encode_frame
+from vanadium_node.wire.handshake import Role
 from vanadium_node.wire.limits import Limits
 
 LIMITS = Limits(handshake_timeout=timedelta(seconds=1), max_unauthenticated=3, max_connections=6)
@@ -103,3 +108,28 @@ async def test_a_server_that_is_none(family: Parties) -> None:
                 async with connect(f"/127.0.0.1:{port}", family.client, timeout=0.5):
                     pass
             nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_calls_its_client_without_end(family: Parties) -> None:
+    """A client has no methods; a server that asks all the same, and never reads the answers, is left."""
+
+    async def flood(stream: trio.SocketStream) -> None:
+        peer = Attacker(socket.socket(fileno=stream.socket.detach()), TlsChannel.accept(server_context(family.clock())))
+        with peer.socket:
+            peer.socket.setblocking(False)
+            await shake_hands(peer.socket, peer.channel)
+            shown = await sign_auth(family.server, Role.SERVER, peer.channel.binding, family.server.store.default)
+            await peer.send(encode_frame(shown))
+            await trio.lowlevel.wait_readable(peer.socket)
+            for first in range(2, 1 << 20, 2000):
+                calls = [Request(n, "M", "", [], None, False, None, [], "") for n in range(first, first + 2000, 2)]
+                await peer.send(b"".join(encode_frame(each) for each in calls))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, flood, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        limits = Limits(max_queued_bytes=100_000)
+        async with connect(f"/127.0.0.1:{port}", family.client, now=family.clock, limits=limits) as client:
+            with pytest.raises(UnreachableError, match="without end"):
+                await client.call("Quick", "x", timeout=20)
+        nursery.cancel_scope.cancel()

@@ -72,7 +72,7 @@ class DaemonSettings:
         flags=["--max-unauthenticated"],
         environment="MAX_UNAUTHENTICATED",
         default=512,
-        help="How many connections may be in their handshake at once; others are closed.",
+        help="How many connections may be in their handshake at once; others wait, and silent ones make room for them.",
     )
     max_calls_per_connection: int = setting(
         values.positive,

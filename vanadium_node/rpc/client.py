@@ -420,6 +420,9 @@ class Client:
                 except PeerError as error:
                     self._link.fault = error.message
                     return False
+            case Request() if self._link.is_full:
+                self._link.fault = f"{self.name} calls this client without end, and does not read the answers"
+                return False
             case Request():
                 connection.send_error(event.stream, ErrorCode.UNKNOWN_METHOD, "a client has no methods", {})
             case Goaway(_, code, reason):
@@ -442,6 +445,8 @@ class Client:
             await self._credit.park()
         connection.send_item(number, value)
         self._link.wake()
+        if self._link.is_full:
+            await self._link.drained()
         await trio.lowlevel.checkpoint()
         return True
 

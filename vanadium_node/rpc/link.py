@@ -197,6 +197,11 @@ class Link:
         """Bytes that the peer has not taken yet."""
         return self.connection.outgoing_bytes + (0 if self._rest is None else len(self._rest))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits for the peer than may: nothing more is to be queued before it is `drained`."""
+        return self.queued_bytes > self.limits.max_queued_bytes
+
     def _break(self, error: OSError | trio.ClosedResourceError) -> None:
         self._ended(f"the connection broke: {getattr(error, 'strerror', None) or error}")
         self.abort()

@@ -224,13 +224,14 @@ class Server:
     async def _until_end(self, session: Session) -> None:
         """Handle events until the connection is over."""
         link, receive, handle = session.link, session.link.receive, session.handle
-        max_queued_bytes = self._host.limits.max_queued_bytes
         while True:
+            while session.postponed or link.is_full:
+                await link.drained()
+                if not handle(session.take_postponed()):
+                    return
             events = await receive()
             if events is None or not handle(events):
                 return
-            if link.queued_bytes > max_queued_bytes:
-                await link.drained()
 
     def _close(self, session: Session) -> None:
         link = session.link

@@ -146,6 +146,7 @@ class Session:
         self.shown_discharges = NONE
         """What this end showed."""
         self.binding = b""
+        self.postponed: list[Event] = []
         self._address = address
         self._system_identity = PeerIdentity(address=address, uid=uid, gids=gids)
         self._running: dict[int, Running] = {}
@@ -169,16 +170,28 @@ class Session:
         self.link.connection.send_auth(auth)
         self.link.flush()
 
+    def take_postponed(self) -> list[Event]:
+        """Return the events that `handle` has not acted upon."""
+        postponed, self.postponed = self.postponed, []
+        return postponed
+
     # Events of the connection
 
     def handle(self, events: list[Event]) -> bool:
-        """Act on a batch of events, and send what there is to send; tell whether the connection goes on."""
+        """Act on a batch of events, and send what there is to send; tell whether the connection goes on.
+
+        When more answers wait for the peer than may, the rest of the batch is left in `postponed`.
+        """
         self._now = self.host.now()
         self._time = trio.current_time()
         goes_on = True
-        for event in events:
+        connection, max_queued_bytes = self.link.connection, self.host.limits.max_queued_bytes
+        rest = iter(events)
+        for event in rest:
             if type(event) is Request:
                 self._begin(event)
+                if connection.outgoing_bytes > max_queued_bytes:
+                    self.postponed = list(rest)
             else:
                 goes_on = self._handle_other(event) and goes_on
         self.link.flush()
@@ -377,7 +390,9 @@ class Session:
                 connection.send_item(running.number, value)
                 self.link.wake()
                 sent += 1
-                if sent % ITEMS_IN_A_ROW == 0:
+                if self.link.is_full:
+                    await self.link.drained()
+                elif sent % ITEMS_IN_A_ROW == 0:
                     await trio.lowlevel.checkpoint()
 
     # Answers
