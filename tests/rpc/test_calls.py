@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 
 import pytest
 import trio
-from rpc_parties import Colour, Parties, Playground, Point, blessed, connected, served
+from rpc_parties import Colour, Parties, Playground, Point, blessed, connected, principal, served, wear
 
 from vanadium_node.errors import CallError, DecodeError, ErrorCode, InputError
 from vanadium_node.rpc import Call, Client, Service, Tag, connect, method, serve
@@ -113,6 +113,29 @@ async def test_what_a_method_knows_of_its_call(client: Client, family: Parties) 
     assert isfinite(call.deadline)
     assert call.trace_id == "00-abc-def-01"
     assert client.server.names == ("root:server",)
+
+
+async def test_a_method_sees_the_names_that_do_not_count(family: Parties) -> None:
+    """Of several names that a caller shows, each one that was rejected is there with the reason; only the others authorize."""
+    elsewhere = await principal("elsewhere")
+    own, unknown = family.client.store.default, elsewhere.store.default
+    assert own is not None
+    assert unknown is not None
+    foreign = await elsewhere.bless(family.client.public_key, unknown, "friend", [Caveat.unconstrained()])
+    expired = Caveat.expiry(family.clock() - timedelta(hours=1))
+    root = family.root.store.default
+    assert root is not None
+    late = await family.root.bless(family.client.public_key, root, "late", [expired])
+    await wear(family.client, Blessings.union(own, foreign, late))
+    async with connected(family) as client:
+        await client.call("Echo", "x")
+    peer = family.service.calls[0].peer
+    assert peer.names == ("root:server:client",)
+    assert peer.presented == ("root:server:client", "elsewhere:friend", "root:late")
+    reasons = {each.name: each.reason for each in peer.rejected}
+    assert set(reasons) == {"elsewhere:friend", "root:late"}
+    assert "its root" in reasons["elsewhere:friend"]
+    assert "expired" in reasons["root:late"]
 
 
 async def test_blessings_granted_on_a_call(client: Client, family: Parties) -> None:

@@ -139,19 +139,19 @@ async def signature(name: str, method: str | None, insecure: bool, timeout: floa
 async def call(name: str, method: str, arguments: tuple[str, ...], insecure: bool, timeout: float) -> None:
     """Call METHOD with ARGUMENTs, each JSON or a plain word, and print the result as JSON.
 
-    A stream's items are printed one per line, until it ends or Ctrl-C.
+    A stream's items are printed one per line, until it ends or Ctrl-C. A method that takes a stream gets the lines of standard
+    input, each JSON or a plain word, as they come.
     """
+    from vanadium_node.cli.rpc_streams import converse
     from vanadium_node.cli.rpc_values import arguments_for, to_json
 
     async with connected(name, insecure, timeout) as client:
         found = find(await interfaces_of(client, timeout), method)
         given = arguments_for(found, arguments)
-        if found.items_out is not None:
-            async with client.stream(found.name, *given) as items:
-                async for item in items:
-                    emit(json.dumps(to_json(found.items_out, item), ensure_ascii=False))
-            return
-        result = await client.call(found.name, *given, timeout=timeout)
+        if found.items_out is not None or found.items_in is not None:
+            result = await converse(client, found, given)
+        else:
+            result = await client.call(found.name, *given, timeout=timeout)
     if found.result.kind != "nothing":
         emit(json.dumps(to_json(found.result, result), ensure_ascii=False))
 

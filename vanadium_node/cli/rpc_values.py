@@ -27,12 +27,13 @@ def arguments_for(method: MethodSignature, words: tuple[str, ...]) -> list[Any]:
     if not method.required <= len(words) <= len(method.arguments):
         raise InputError(f"{method.name} takes ({takes}), and {len(words)} arguments are given")
     return [
-        _argument(f"the argument '{argument.name}' of {method.name}", argument.type, word)
+        value_for(f"the argument '{argument.name}' of {method.name}", argument.type, word)
         for argument, word in zip(method.arguments, words, strict=False)
     ]
 
 
-def _argument(what: str, shape: Shape, word: str) -> Any:
+def value_for(what: str, shape: Shape, word: str) -> Any:
+    """Return a JSON text, or a plain word, as it is sent for that type. Raises InputError, which names `what`."""
     try:
         value = json.loads(word)
     except (ValueError, RecursionError):

@@ -58,6 +58,10 @@ class CallStream(AsyncIterator[T]):
     async def result(self) -> Any:
         """End the sending, and return the method's result, checked. Raises as `Client.call` does."""
         self.end()
+        return await self.outcome()
+
+    async def outcome(self) -> Any:
+        """Return the method's result, checked, while another task may still send. Raises as `Client.call` does."""
         await self._over.wait()
         if self._error is not None:
             raise self._error

@@ -165,7 +165,7 @@ class Server:
                     # A connection that is only opened and closed is a probe, or a client that changed its mind.
                     outcome = Handshake.FAILED if isinstance(error, PeerError) else Handshake.LEFT
                     level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
-                    log.log(level, "connection from %s ended before it was up: %s", address or f"user {uid}", error)
+                    self._tell(level, address or f"user {uid}", f"ended before it was up: {error}")
                 finally:
                     if not is_known:
                         self._strangers.leave(stranger)
@@ -179,9 +179,8 @@ class Server:
                     observer.connection_closed()
                     if nursery.cancel_scope.cancel_called:
                         reason = "others waited for its place" if stranger.is_ousted else "its time is over"
-                        log.info(
-                            "connection from %s has not authenticated in time: %s", address or f"user {uid}", reason
-                        )
+                        who = address or f"user {uid}"
+                        self._tell(logging.INFO, who, f"has not authenticated in time: {reason}")
                     if session is not None:
                         self._close(session)
                     nursery.cancel_scope.cancel()
@@ -237,12 +236,22 @@ class Server:
         link = session.link
         if link.fault:
             level = logging.INFO if link.is_peers_fault else logging.DEBUG
-            log.log(level, "connection from %s ended: %s", session, link.fault)
+            self._tell(level, str(session), f"ended: {link.fault}")
         self._sessions.pop(session, None)
         session.close()
         link.flush()
         link.close()
         self._host.became_quiet.unpark_all()
+
+    def _tell(self, level: int, peer: str, what: str) -> None:
+        """Log what became of a connection, with both ends' names."""
+        if not log.isEnabledFor(level):
+            return
+        principal = self._host.principal
+        shown = None if principal is None else principal.store.default
+        names = () if shown is None else shown.names
+        fields = {"local_names": list(names), "peer": peer}
+        log.log(level, "connection to %s from %s %s", ",".join(names) or "this server", peer, what, extra=fields)
 
     async def fetch_discharges(self) -> None:
         """Get the discharges that this server's own blessings need; without them it shows itself all the same, and says so."""
