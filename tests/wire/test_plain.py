@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vanadium_node import cbor
-from vanadium_node.errors import ProtocolError
+from vanadium_node.errors import InputError, ProtocolError
 from vanadium_node.wire.frames import LARGE_BYTES, FrameSplitter, Item, Request, Response, decode_frame, encode_frame
-from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response
+from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response, encode_plain_request
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, (1 << 53) - 1))
 PLAIN = st.one_of(
@@ -126,3 +126,22 @@ def test_bytes_are_written_by_hand_as_by_the_general_way(stream: int, value: byt
     assert b"".join(encode_bytes_response(stream, value)) == encode_frame(Response(stream, value, None))
     assert b"".join(encode_bytes_item(stream, value)) == encode_frame(Item(stream, value))
     assert cbor.decode_frame(content_of(Item(stream, value)), max_bytes=80_000) == [3, stream, value]
+
+
+@given(NUMBERS, st.text(max_size=30), st.text(max_size=30), st.lists(ANY, max_size=26), st.one_of(st.none(), NUMBERS))
+def test_requests_are_written_by_hand_as_by_the_general_way(
+    stream: int, method: str, suffix: str, arguments: list[object], deadline: int | None
+) -> None:
+    """A request of plain arguments has one encoding; any other is left to the general way."""
+    by_hand = encode_plain_request(stream, method, suffix, arguments, deadline)
+    if by_hand is not None:
+        assert by_hand == encode_frame(Request(stream, method, suffix, arguments, deadline, False, None, [], ""))
+    else:
+        assert len(arguments) >= 24 or any(decode_plain(content_of(Item(1, each))) is None for each in arguments)
+
+
+@pytest.mark.parametrize("method", ["\ud800", "a\udfff"])
+def test_a_method_that_is_no_text_is_refused(method: str) -> None:
+    """Half a surrogate pair has no encoding."""
+    with pytest.raises(InputError):
+        encode_plain_request(1, method, "", [], None)

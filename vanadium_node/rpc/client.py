@@ -129,10 +129,16 @@ class Client:
             UnreachableError: the connection ended before the answer; the method may have run.
             NotTrustedError: the server's names no longer count.
         """
-        deadline = await self._deadline(timeout)
-        discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
+        now, deadline = _due(timeout)
+        if deadline == -inf:
+            await trio.lowlevel.checkpoint()
+        discharges = None
+        if self._needs_preparation():
+            discharges = await self._prepared(method, arguments, deadline)
+            now = trio.current_time()
+        patience = deadline - now
         number = self._request(
-            method, suffix, arguments, granted, deadline, trace_id, has_items=False, discharges=discharges
+            method, suffix, arguments, granted, patience, trace_id, has_items=False, discharges=discharges
         )
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
@@ -177,10 +183,13 @@ class Client:
 
         Leaving the block before the end cancels the method. Raises as `call` does, from the iteration and `result`.
         """
-        deadline = await self._deadline(timeout)
+        _, deadline = _due(timeout)
+        if deadline == -inf:
+            await trio.lowlevel.checkpoint()
         discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
+        patience = deadline - trio.current_time()
         number = self._request(
-            method, suffix, arguments, granted, deadline, "", has_items=has_items, discharges=discharges
+            method, suffix, arguments, granted, patience, "", has_items=has_items, discharges=discharges
         )
         stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
         self._streams[number] = stream
@@ -199,7 +208,7 @@ class Client:
         suffix: str | None,
         arguments: Sequence[object],
         granted: Blessings | None,
-        deadline: float,
+        patience: float,
         trace_id: str,
         *,
         has_items: bool,
@@ -213,19 +222,12 @@ class Client:
             method,
             self.name.suffix if suffix is None else suffix,
             [to_wire(argument) for argument in arguments],
-            deadline_ms=None if deadline == inf else max(0, ceil((deadline - trio.current_time()) * 1000)),
+            deadline_ms=None if patience == inf else max(0, ceil(patience * 1000)),
             has_items=has_items,
             granted=None if granted is None else granted.encoded,
             discharges=discharges,
             trace_id=trace_id or outgoing_traceparent(),
         )
-
-    async def _deadline(self, timeout: float | None) -> float:
-        """Return when the call must be over, by trio's clock. Somebody who is cancelled already gets no further."""
-        deadline = trio.current_effective_deadline()
-        if deadline == -inf:
-            await trio.lowlevel.checkpoint()
-        return deadline if timeout is None else min(deadline, trio.current_time() + timeout)
 
     def _give_up(self, number: int) -> None:
         """Cancel a call that nobody waits for any more; nothing happens when it is over."""
@@ -460,6 +462,12 @@ class Client:
         """Say that no more items follow."""
         self._link.connection.send_end(number)
         self._link.wake()
+
+
+def _due(timeout: float | None) -> tuple[float, float]:
+    """Return now, and when a call must be over, by trio's clock: -inf for a caller that is cancelled already."""
+    now, deadline = trio.current_time(), trio.current_effective_deadline()
+    return now, deadline if timeout is None else min(deadline, now + timeout)
 
 
 def why_refused(name: Name, validation: Validation) -> NotTrustedError | None:

@@ -35,7 +35,7 @@ from vanadium_node.wire.frames import (
 )  # fmt: skip
 from vanadium_node.wire.handshake import HandshakeEvent, HandshakeState, Role
 from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
-from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response
+from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response, encode_plain_request
 from vanadium_node.wire.stream import Stream, StreamEvent, StreamState
 from vanadium_node.wire.stream_table import StreamTable
 
@@ -150,9 +150,13 @@ class Connection:
         if self.handshake is not HandshakeState.OPEN or self.state is not ConnectionState.ACTIVE:
             raise InputError(f"no call can be made in the states {self.handshake.name} and {self.state.name}")
         number = self._streams.next_own
-        self._queue(
-            Request(number, method, suffix, arguments, deadline_ms, has_items, granted, discharges or [], trace_id)
-        )
+        plain = None
+        if granted is None and not (has_items or discharges or trace_id):
+            plain = encode_plain_request(number, method, suffix, arguments, deadline_ms)
+        if plain is None:
+            others = (has_items, granted, discharges or [], trace_id)
+            plain = encode_frame(Request(number, method, suffix, arguments, deadline_ms, *others))
+        self._queue_parts((plain,))
         self._streams.open_own(has_items=has_items)
         return number
 

@@ -7,6 +7,7 @@ exactly what the general way accepts, to the same frame; all else is left to it,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from vanadium_node import cbor
@@ -22,6 +23,7 @@ _USUAL_END: Final = b"\xf4\xf6\x80\x60"
 """A request without items, granted blessings, discharges and trace."""
 
 _SIMPLE: Final = {0xF4: False, 0xF5: True, _NULL: None}
+_SIMPLE_BYTES: Final = {value: bytes((byte,)) for byte, value in _SIMPLE.items()}
 _DIGITS: Final = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
 """What the lower bits of a head say: a number of so many bytes follows, and the least that is to be written in so many."""
 
@@ -146,6 +148,39 @@ def _long_value(content: bytes, first: int, begin: int) -> tuple[Wire, int]:
     if kind == 0:
         return number, end
     return (content[at:end] if kind == 0x40 else str(content[at:end], "utf-8")), end
+
+
+def encode_plain_request(
+    stream: int, method: str, suffix: str, arguments: list[Wire], deadline_ms: int | None
+) -> bytes | None:
+    """Return the bytes of a request that carries nothing but plain arguments; None where one is not plain.
+
+    Raises InputError when the method or the suffix is no text that CBOR can carry.
+    """
+    count = len(arguments)
+    if count >= 24:
+        return None
+    parts = [b"", _REQUEST, _encoded(stream), _target(method, suffix), bytes((0x80 + count,))]
+    for argument in arguments:
+        if isinstance(argument, bytes):
+            parts += cbor.bytes_head(len(argument)), argument
+        elif argument is None or isinstance(argument, bool):
+            parts.append(_SIMPLE_BYTES[argument])
+        elif isinstance(argument, int) and 0 <= argument < 1 << 64:
+            parts.append(_encoded(argument))
+        elif isinstance(argument, str):
+            parts.append(cbor.encode_frame(argument))
+        else:
+            return None
+    parts.append(b"\xf6" if deadline_ms is None else _encoded(deadline_ms))
+    parts.append(_USUAL_END)
+    parts[0] = frame_header(sum(map(len, parts)))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _target(method: str, suffix: str) -> bytes:
+    return cbor.encode_frame(method) + cbor.encode_frame(suffix)
 
 
 def encode_bytes_response(stream: int, result: bytes) -> tuple[bytes, ...]:
