@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typing_shell import Shell
@@ -12,23 +13,15 @@ from typing_shell import Shell
 SERVER = """\
 from collections.abc import AsyncIterator
 import trio
+from rpc_parties import Playground
 from vanadium_node.agent import open_principal
-from vanadium_node.rpc import Call, Service, Tag, method, serve
+from vanadium_node.rpc import Call, Tag, method, serve
 
-class Streams(Service):
+class Streams(Playground):
     @method(tag=Tag.READ)
-    async def count(self, call: Call, to: int) -> AsyncIterator[dict[str, int]]:
-        for number in range(to):
+    async def named(self, call: Call) -> AsyncIterator[dict[str, int]]:
+        for number in range(3):
             yield {"n": number}
-
-    @method(tag=Tag.READ)
-    async def total(self, call: Call, items: AsyncIterator[int]) -> int:
-        return sum([item async for item in items])
-
-    @method(tag=Tag.READ)
-    async def double(self, call: Call, items: AsyncIterator[int]) -> AsyncIterator[int]:
-        async for item in items:
-            yield 2 * item
 
     @method(tag=Tag.READ)
     async def first(self, call: Call, items: AsyncIterator[str]) -> str:
@@ -41,6 +34,7 @@ async def main():
 
 trio.run(main)
 """
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture
@@ -48,7 +42,11 @@ def call(shell: Shell) -> Iterator[str]:
     """How a command line that calls the server begins."""
     (shell.folder / "server.py").write_text(SERVER)
     with subprocess.Popen(
-        [sys.executable, "server.py"], cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "server.py"],
+        cwd=shell.folder,
+        env=shell.environment | {"PYTHONPATH": str(SUPPORT)},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None
         yield f"vanadium-node rpc call /{server.stdout.readline().strip()}"
@@ -57,7 +55,7 @@ def call(shell: Shell) -> Iterator[str]:
 
 def test_lines_in_and_out(shell: Shell, call: str) -> None:
     """From pipes, files and nowhere; the last line needs no end, and empty ones are none."""
-    assert shell.type(f"{call} Count 3") == '{"n": 0}\n{"n": 1}\n{"n": 2}\n'
+    assert shell.type(f"{call} Named") == '{"n": 0}\n{"n": 1}\n{"n": 2}\n'
     assert shell.type(f"seq 1 1000 | {call} Double").splitlines() == [str(2 * number) for number in range(1, 1001)]
     assert shell.type(f"printf '1\\n\\n2\\n3' | {call} Total") == "6\n"
     (shell.folder / "numbers").write_text("4\n5\n")

@@ -97,6 +97,7 @@ async def test_the_pod_agent_as_it_is_injected(roots: str) -> None:
     assert settings.socket_mode == 0o600
     assert settings.root_blessings[0].names == ("root",)
     pod_agent(roots, agent="/[::1]:8193")
+    pod_agent(roots, agent="/(root:agent)@[fe80::1%eth0]:8193")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from vanadium_node.rpc.intercepting import OutgoingCall
 from vanadium_node.rpc.retrying import MAX_RETRY_AFTER_SECONDS, Attempts, Retrying, retry_after
 from vanadium_node.security.access import Permissions
 from vanadium_node.security.authorization import permissions_authorizer
+from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.pattern import Pattern
 from vanadium_node.wire.limits import Limits
 
 QUICK = Retrying(first_delay=0.01)
@@ -65,6 +67,21 @@ async def test_patterns_and_principals_have_connections_of_their_own(family: Par
         assert pool.connections == 3
         names = [call.peer.names for call in family.service.calls]
         assert names == [("root:server:client",), ("root:server:client",), ("root:server:other",)]
+
+
+async def test_new_blessings_are_shown_before_the_next_call(family: Parties) -> None:
+    """On the connection that is open: nobody connects again for them, and no call is made under the old name."""
+    async with pooled(family) as (pool, gate, _server):
+        client = pool.client(f"/{gate.address}")
+        await client.call("Echo", "x")
+        own = family.server.store.default
+        assert own is not None
+        for name in ("newer", "newest"):
+            given = await family.server.bless(family.client.public_key, own, name, [Caveat.unconstrained()])
+            await family.client.set_for_peer(given, Pattern.parse("..."))
+            await client.call("Echo", "x")
+            assert family.service.calls[-1].peer.names == (f"root:server:{name}",)
+        assert gate.accepted == 1
 
 
 async def test_a_cut_connection_is_made_again(family: Parties) -> None:

@@ -33,6 +33,7 @@ def folder() -> Iterator[Path]:
         ("/host:2345/a/b", Name(address=TcpAddress("host", 2345), suffix="a/b")),
         ("/(root:shop)@host:2345/a", Name(address=TcpAddress("host", 2345), pattern=Pattern("root:shop"), suffix="a")),
         ("/(...)@10.0.0.1:1", Name(address=TcpAddress("10.0.0.1", 1), pattern=Pattern("..."))),
+        ("/[fe80::1%eth0.5]:8193", Name(address=TcpAddress("fe80::1%eth0.5", 8193))),
         ("/[::1]:8193", Name(address=TcpAddress("::1", 8193))),
         ("unix:/run/agent.sock", Name(address=UnixAddress(Path("/run/agent.sock")))),
     ],
@@ -46,7 +47,7 @@ def test_names(text: str, expected: Name) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "host:2345", "/host", "/host:", "/host:99999", "/:2345", "/host:0", "/(b:)@host:1", "/(b@host:1", "/()x@host:1", "/a b:1",
-     "/::1:8193", "unix:", "/host:2345\n", "unix:/" + "x" * 107],
+     "/::1:8193", "/[zone]:1", "/[::1%]:1", "/[]:1", "unix:", "/host:2345\n", "unix:/" + "x" * 107],
 )  # fmt: skip
 def test_texts_that_are_no_names(text: str) -> None:
     """Each is refused, with the text and an example or the reason."""

@@ -19,7 +19,7 @@ E = TypeVar("E", bound=StrEnum)
 MAX_SOCKET_PATH_BYTES: Final = 107
 """The size of `sun_path` in Linux' `sockaddr_un` (unix(7)), without the ending zero."""
 
-_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:/@()\s]*):([0-9]{1,5})", re.ASCII)
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[-.\w]+)?\]|[^\[\]:/@()\s]*):([0-9]{1,5})", re.ASCII)
 _NAME: Final = re.compile(r"/(?:\((?P<pattern>[^()]+)\)@)?(?P<address>[^/@()]+)", re.ASCII)
 _SIZE: Final = re.compile(r"([0-9]{1,12})\s?(B|KiB|MiB|GiB)?", re.ASCII)
 _SIZE_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}

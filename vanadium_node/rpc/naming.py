@@ -16,7 +16,9 @@ from vanadium_node.config.values import MAX_SOCKET_PATH_BYTES
 from vanadium_node.errors import InputError, clip
 from vanadium_node.security.pattern import Pattern
 
-_HOST_PORT: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/@()\[\]]*)):(?P<port>[0-9]{1,5})")
+_HOST_PORT: Final = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+(?:%[-.\w]+)?)\]|(?P<host>[^\s:/@()\[\]]*)):(?P<port>[0-9]{1,5})"
+)
 _EXAMPLES: Final = "a name is like '/host:2345', '/(root:shop)@host:2345/suffix', '/[::1]:2345' or 'unix:/path'"
 
 
