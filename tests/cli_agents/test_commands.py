@@ -1,5 +1,6 @@
 """The four commands: settings from everywhere, wrong input in one sentence, and probes that are quick."""
 
+import json
 import os
 import shutil
 import signal
@@ -98,6 +99,10 @@ def test_damage_and_a_port_in_use(machine: Machine, roots: str) -> None:
         done = machine.run("cluster-agent", *claim, f"--listen=127.0.0.1:{port}")
         assert f"cannot listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
         assert done.returncode == 1
+        done = machine.run("cluster-agent", *claim, f"--listen=127.0.0.1:{port}", "--log-format=json")
+        *_, last = (json.loads(line) for line in done.stderr.splitlines())
+        assert (last["level"], done.returncode) == ("critical", 1)
+        assert f"cannot listen on 127.0.0.1:{port}" in last["message"]
     (machine.folder / "d" / "principal" / "private-key.pem").write_text("damage")
     assert "private-key.pem' is damaged" in sentence(machine.run("cluster-agent", *claim))
 

@@ -1,11 +1,13 @@
 """How daemons run: options for their settings, one log line per event on standard error, signals that drain."""
 
+import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import trio
@@ -13,6 +15,9 @@ import trio
 from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
 from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
+from vanadium_node.errors import VanadiumError
+
+_log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,8 +64,14 @@ def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     set_up_logging(log_format, log_level)
-    with single_error():
-        trio.run(_supervise, daemon)
+    try:
+        with single_error():
+            trio.run(_supervise, daemon)
+    except VanadiumError as error:
+        if log_format is not LogFormat.JSON:
+            raise
+        _log.critical("%s", error)  # who reads JSON lines reads this one too
+        sys.exit(1)
 
 
 async def _supervise(daemon: Daemon) -> None:
