@@ -1,6 +1,7 @@
 """Cancelling either end at any point: the other end learns of it, nothing is left, and the connection goes on."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -8,7 +9,8 @@ from rpc_parties import Parties, connected, served
 from trio.testing import wait_all_tasks_blocked
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError
-from vanadium_node.rpc import Client, connect
+from vanadium_node.rpc import Client, connect, serve
+from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.limits import Limits
 
 
@@ -41,6 +43,19 @@ async def test_a_call_that_was_cancelled_before_it_was_sent(client: Client, fami
         await client.call("Wait")
     assert scope.cancelled_caught
     assert await client.call("Echo", "x") == "x"
+
+
+async def test_one_scope_around_a_connection_and_its_first_call(family: Parties, tmp_path: Path) -> None:
+    """A time limit of both ends both, and the method learns of it, though nothing but the call was sent before."""
+    place = f"unix:{tmp_path}/sock"
+    async with serve(family.service, None, listen=[place], authorizer=everyone, now=family.clock):
+        for _ in range(3):
+            with trio.CancelScope() as scope:
+                async with connect(place, None, now=family.clock) as client:
+                    scope.deadline = trio.current_time() + 0.02
+                    await client.call("Wait")
+            assert scope.cancelled_caught
+            await until(family.service.events, "cancelled")
 
 
 async def test_a_deadline_of_the_call(client: Client, family: Parties) -> None:

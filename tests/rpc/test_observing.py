@@ -91,14 +91,14 @@ async def test_observers_hear_how_calls_end(family: Parties) -> None:
                 await client.call(wrong, 1, 2, 3, 4)
         family.service.may_go.set()
         await client.call("Wait")
-    assert notes.ended[:6] == [
+    assert notes.ended[:5] == [
         ("Quick", "ok"),
         ("Echo", "ok"),
         ("Count", "ok"),
         ("Fail", "not-found"),
         ("Fail", "internal"),
-        ("Wait", "timeout"),
     ]
+    assert notes.ended[5] in {("Wait", "timeout"), ("Wait", "cancelled")}, "both ends look at the deadline"
     assert sorted(notes.ended[6:]) == [("Count", "cancelled"), ("Wait", "cancelled"), ("Wait", "ok")]
     assert notes.refused == [
         ("", ErrorCode.UNKNOWN_METHOD),

@@ -150,10 +150,14 @@ class Client:
             link.wake()
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._give_up(number)
+            waiting.pop(number, None)  # and no more: trio is walking through its tasks, and none may be added now
             return trio.lowlevel.Abort.SUCCEEDED
 
-        response: Response = await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            response: Response = await trio.lowlevel.wait_task_rescheduled(abort)
+        except trio.Cancelled:
+            self._give_up(number)
+            raise
         self._deadlines.discard(number)
         if response.error is not None:
             raise call_error(response.error)
