@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from agent_parties import blessed, default_of, new_root
+from http_get import get
 
 from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.config import ClusterAgentSettings
@@ -143,6 +144,21 @@ async def test_permissions_that_cannot_be_read(cluster: Any, content: str | None
     settings = replace(cluster.settings(), permissions=None, permissions_file=file)
     with pytest.raises((ConfigurationError, StorageError), match=f"(?s){file}.*{reason}"):
         await run(settings)
+
+
+async def test_health_over_http(cluster: Any) -> None:
+    """Alive and not ready, with the reason, while its database is damaged; its calls are counted."""
+    health = f"unix:{cluster.folder / 'health.sock'}"
+    async with cluster.running(health_listen=health):
+        await cluster.new_secret()
+        assert await get(health, "/readyz") == (200, "ok\n")
+        assert 'vanadium_rpc_calls_total{code="ok",method="NewSecret"} 1.0' in (await get(health, "/metrics"))[1]
+    (cluster.folder / "data" / "secrets.db").write_bytes(b"damage" * 100)
+    async with cluster.running(health_listen=health):
+        assert await get(health, "/livez") == (200, "ok\n")
+        status, reason = await get(health, "/readyz")
+        assert status == 503
+        assert "secrets.db" in reason
 
 
 async def test_permissions_that_change_while_it_serves(cluster: Any) -> None:

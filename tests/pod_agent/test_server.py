@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 from agent_parties import bless, blessed, default_of, eventually, new_root, short_directory
+from http_get import get
 
 from vanadium_node.agent import open_principal
 from vanadium_node.config import PodAgentSettings
@@ -123,6 +124,29 @@ async def test_a_socket_with_an_identity_behind_it(pod: Pod) -> None:
         assert pod.giver.presented == [()]
         pod.stop.set()
     assert [entry.name for entry in pod.folder.iterdir()] == ["secret"]
+
+
+async def test_health_over_http(pod: Pod) -> None:
+    """Before there is an identity it says what it waits for; then how long that lasts, until it stops."""
+    pod.write_secret("shut")
+    health = f"unix:{pod.folder / 'health.sock'}"
+    async with pod.giving(), trio.open_nursery() as nursery:
+        settings = replace(pod.settings, health_listen=health)
+        nursery.start_soon(lambda: run(settings, stop=pod.stop))
+        await eventually(lambda: len(pod.giver.secrets) > 1)
+        assert await get(health, "/livez") == (200, "ok\n")
+        status, reasons = await get(health, "/readyz")
+        assert (status, reasons.splitlines()[0]) == (503, "there is no identity yet")
+        assert "the secret is unknown here" in reasons
+        assert "shut" not in reasons
+        pod.write_secret("open sesame")
+        await eventually(pod.socket.exists)
+        assert await get(health, "/readyz") == (200, "ok\n")
+        left = next(
+            line for line in (await get(health, "/metrics"))[1].splitlines() if line.startswith("vanadium_identity")
+        )
+        assert 3590 < float(left.split()[1]) <= 3600
+        pod.stop.set()
 
 
 async def test_two_replicas_share_nothing(pod: Pod) -> None:

@@ -18,6 +18,7 @@ from vanadium_node.cluster_agent.limits import Limits
 from vanadium_node.cluster_agent.service import ClusterAgentObject, Condition, OwnersOnly
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import ConfigurationError, StorageError
+from vanadium_node.health import Health, health_endpoint
 from vanadium_node.rpc import serve
 from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.secret_store import SecretStore, open_secret_store
@@ -67,11 +68,13 @@ async def run(
     make_private_directory(settings.root_dir)
     with held(settings.root_dir / LOCK_FILE, f"the directory '{settings.root_dir}'"):
         async with (
+            health_endpoint(settings.health_listen) as health,
             _open_ownership(settings) as ownership,
             open_secret_store(settings.root_dir / DATABASE) as store,
             _open_audit_log(settings, now) as log,
         ):
-            await _serve(settings, ownership, store, log, trio.Event() if stop is None else stop, now, task_status)
+            stop = trio.Event() if stop is None else stop
+            await _serve(settings, ownership, store, log, health, stop, now, task_status)
 
 
 async def _serve(
@@ -79,6 +82,7 @@ async def _serve(
     ownership: Ownership,
     store: SecretStore,
     log: AuditLog,
+    health: Health,
     stop: trio.Event,
     now: Callable[[], datetime],
     task_status: trio.TaskStatus[Serving],
@@ -111,6 +115,7 @@ async def _serve(
             limits=limits_of(settings),
             now=now,
             drain_timeout=settings.drain_timeout,
+            observers=health.observers,
         ) as server,
         trio.open_nursery() as nursery,
     ):
@@ -127,9 +132,11 @@ async def _serve(
         _log.info("the audit log goes on after line %d, hash %s", log.last.seq, log.last.hash)
         if claimed is None:
             _log.info("waiting for its claim: 'controller claim-cluster-agent --fingerprint %s' claims no other", key)
+        health.not_ready = condition.reasons
         task_status.started(serving)
         await stop.wait()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+        health.not_ready = lambda: ("it is stopping",)
         audit.event("stopping", key=key)
         nursery.cancel_scope.cancel()
 

@@ -44,6 +44,13 @@ class DaemonSettings:
         default=LogLevel.INFO,
         help="What is logged: debug (a line for each call), info (refusals too), warning or error.",
     )
+    health_listen: str | None = setting(
+        values.address_or_socket,
+        flags=["--health-listen"],
+        environment="HEALTH_LISTEN",
+        default=None,
+        help="Where to answer GET /livez, /readyz and /metrics over HTTP: HOST:PORT, :PORT or unix:/PATH; by default nowhere.",
+    )
     handshake_timeout: timedelta = setting(
         values.positive_duration,
         flags=["--handshake-timeout"],

@@ -61,6 +61,17 @@ def address(given: str) -> str:
     return given
 
 
+def address_or_socket(given: str) -> str:
+    """Return `HOST:PORT`, `:PORT`, `[IPV6]:PORT` or `unix:/PATH`, checked.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not given.startswith("unix:"):
+        return address(given)
+    return f"unix:{socket_path(given.removeprefix('unix:'))}"
+
+
 def agent_name(given: str) -> str:
     """Return the name of a server, `/HOST:PORT` or `/(PATTERN)@HOST:PORT`, checked.
 

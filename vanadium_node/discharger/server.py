@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import trio
@@ -10,7 +11,8 @@ import trio
 from vanadium_node.config import DischargerSettings
 from vanadium_node.discharger.policy import MAX_TEXT_BYTES, DenyList, Policy
 from vanadium_node.discharger.service import Discharger, utc_now
-from vanadium_node.errors import ConfigurationError, InputError
+from vanadium_node.errors import ConfigurationError, InputError, VanadiumError
+from vanadium_node.health import health_endpoint
 from vanadium_node.rpc import serve
 from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.security.authorization import everyone
@@ -37,19 +39,32 @@ async def run(
     policy = _policy(settings)
     policy()  # what is wrong at the start ends it at the start
     service = Discharger(principal, policy, ttl=settings.discharge_ttl, now=now)
-    async with serve(
-        service,
-        principal,
-        listen=[settings.listen],
-        authorizer=everyone,
-        limits=limits_of(settings),
-        now=now,
-        drain_timeout=settings.drain_timeout,
-    ) as server:
+    async with (
+        health_endpoint(settings.health_listen) as health,
+        serve(
+            service,
+            principal,
+            listen=[settings.listen],
+            authorizer=everyone,
+            limits=limits_of(settings),
+            now=now,
+            drain_timeout=settings.drain_timeout,
+            observers=health.observers,
+        ) as server,
+    ):
+        health.not_ready = partial(_not_ready, policy)
         _log.info("serving at %s with the key %s", server.addresses[0], principal.public_key.fingerprint)
         task_status.started(server.addresses[0])
         await (trio.Event() if stop is None else stop).wait()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def _not_ready(policy: Callable[[], Policy]) -> tuple[str, ...]:
+    try:
+        policy()
+    except VanadiumError as error:
+        return (str(error),)
+    return ()
 
 
 def _policy(settings: DischargerSettings) -> Callable[[], Policy]:

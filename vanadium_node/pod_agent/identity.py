@@ -5,6 +5,7 @@ monotonic clock has stood still while blessings expired.
 """
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -51,6 +52,21 @@ class ReplicaIdentity:
         self._is_valid = False
         self._taken = trio.Event()
         self._said: object = None
+        self._trouble = ""
+
+    def not_ready(self) -> tuple[str, ...]:
+        """Return why there is no identity, a sentence each; empty when there is one."""
+        if self._is_valid:
+            return ()
+        what = "the identity has expired" if self._principal.store.default else "there is no identity yet"
+        return (what, *([self._trouble] if self._trouble else []))
+
+    def seconds_left(self) -> float:
+        """Return how long the identity is valid still: 0 without one, infinite for one without end."""
+        left = self._left()
+        if left is not None:
+            return left.total_seconds()
+        return math.inf if self._is_valid else 0.0
 
     async def keep(self) -> None:
         """Get, renew and watch the identity until cancelled."""
@@ -82,6 +98,7 @@ class ReplicaIdentity:
         """Make verified blessings the identity; the old ones are in use until now."""
         await self._principal.adopt(blessings)
         self._said = None
+        self._trouble = ""
         expiry = blessings.expiry
         until = f"until {expiry:%Y-%m-%d %H:%M:%S} UTC" if expiry else "without end"
         _log.info("this replica is %s, %s", blessings, until)
@@ -92,6 +109,7 @@ class ReplicaIdentity:
 
     def _failed(self, error: VanadiumError, delay: float) -> float:
         """Say what is wrong, once per kind of trouble, and return how many seconds to wait before the next try."""
+        self._trouble = str(error)
         kind = (type(error), error.code if isinstance(error, CallError) else None)
         if kind != self._said:
             self._said = kind

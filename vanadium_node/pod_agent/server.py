@@ -12,6 +12,7 @@ import trio
 from vanadium_node.agent.service import AgentService
 from vanadium_node.agent.users import UserRules, Users
 from vanadium_node.config import PodAgentSettings
+from vanadium_node.health import health_endpoint
 from vanadium_node.pod_agent.identity import ReplicaIdentity
 from vanadium_node.pod_agent.seeking import seek_blessings
 from vanadium_node.pod_agent.socket import PodSocket
@@ -49,13 +50,17 @@ async def run(
     service = AgentService(principal, immutable=True, authorize=user_rules(settings), now=now)
     socket = PodSocket(settings.socket_path)
     socket.clear()
-    async with serve(
-        service,
-        None,
-        listen=[f"unix:{socket.hidden}"],
-        unix_mode=settings.socket_mode,
-        limits=limits_of(settings),
-        drain_timeout=settings.drain_timeout,
+    async with (
+        health_endpoint(settings.health_listen) as health,
+        serve(
+            service,
+            None,
+            listen=[f"unix:{socket.hidden}"],
+            unix_mode=settings.socket_mode,
+            limits=limits_of(settings),
+            drain_timeout=settings.drain_timeout,
+            observers=health.observers,
+        ),
     ):
         is_first = True
 
@@ -75,12 +80,18 @@ async def run(
 
         _log.info("key %s; asking %s for blessings", principal.public_key, settings.agent)
         identity = ReplicaIdentity(principal, seek, on_change=change, now=now)
+        health.not_ready = identity.not_ready
+        health.gauges["vanadium_identity_seconds_left"] = (
+            "How long the identity is valid still.",
+            identity.seconds_left,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(identity.keep)
                 await (trio.Event() if stop is None else stop).wait()
                 nursery.cancel_scope.cancel()
         finally:
+            health.not_ready = lambda: ("it is stopping",)
             socket.hide()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
 
