@@ -1,5 +1,6 @@
 """Each limit by its name: what the peer is told, and that others are served. Attacks on them are in `test_bad_peers`."""
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -107,8 +108,9 @@ def test_peers_without_calls_are_forgotten() -> None:
     assert peers.of(b"key") is kept
 
 
-async def test_streams_of_one_connection(family: Parties) -> None:
-    """`max_streams`: one more call on the same connection is turned away."""
+async def test_streams_of_one_connection(family: Parties, caplog: pytest.LogCaptureFixture) -> None:
+    """`max_streams`: one more call on the same connection is turned away, and that is logged."""
+    caplog.set_level(logging.INFO, "vanadium_node.rpc")
     async with (
         served(family, Limits(max_streams=2)) as server,
         connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client,
@@ -121,6 +123,8 @@ async def test_streams_of_one_connection(family: Parties) -> None:
         with pytest.raises(CallError, match="more than 2 calls") as caught:
             await client.call("Echo", "x")
         assert caught.value.code is ErrorCode.OVERLOADED
+        assert "refused Echo of root:server to root:server:client at 127.0.0.1:" in caplog.text
+        assert "more than 2 calls" in caplog.text
         assert await other.call("Echo", "x") == "x"
         family.service.may_go.set()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vanadium_node.errors import ErrorCode, InputError
 from vanadium_node.wire.connection import Connection
-from vanadium_node.wire.events import ConnectionState, Failed, ReceivedItem
+from vanadium_node.wire.events import ConnectionState, Failed, ReceivedItem, Refused
 from vanadium_node.wire.frames import (
     Cancel,
     Credit,
@@ -146,11 +146,14 @@ def test_too_many_calls_at_once_are_answered_overloaded() -> None:
     """The connection goes on; each call beyond the limit has an answer of its own."""
     server = server_of(Limits(max_streams=2))
     events = server.receive(request(1) + request(3) + request(5))
-    assert len(events) == 2
+    assert [type(event) for event in events] == [Request, Request, Refused]
+    refused = events[2]
+    assert isinstance(refused, Refused)
     (answer,) = sent(server)
     assert isinstance(answer, Response)
     assert answer.error is not None
-    assert answer.error[0] == "overloaded"
+    assert answer.error[:2] == ["overloaded", refused.reason]
+    assert (answer.stream, refused.request.stream) == (5, 5)
     server.send_response(1, None)
     assert len(server.receive(request(7))) == 1
 

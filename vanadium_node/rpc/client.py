@@ -48,7 +48,7 @@ from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.store import BlessingStore
 from vanadium_node.security.validation import Validation, Validator
-from vanadium_node.wire.events import Event, Failed, ReceivedItem
+from vanadium_node.wire.events import Event, Failed, ReceivedItem, Refused
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
 from vanadium_node.wire.handshake import Role, verify_auth
 
@@ -438,7 +438,7 @@ class Client:
             case Failed(reason):
                 self._link.fault = reason
                 return False
-            case End() | Cancel() | Pong() | Response():
+            case End() | Cancel() | Pong() | Response() | Refused():
                 pass
         return True
 

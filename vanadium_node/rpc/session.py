@@ -50,7 +50,7 @@ from vanadium_node.security.discharge import Discharge
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.roots import BlessingRoots
 from vanadium_node.security.validation import NOBODY, Validation, Validator
-from vanadium_node.wire.events import Event, Failed, ReceivedItem
+from vanadium_node.wire.events import Event, Failed, ReceivedItem, Refused
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response
 from vanadium_node.wire.handshake import verify_auth
 from vanadium_node.wire.limits import Limits
@@ -220,6 +220,8 @@ class Session:
             case Goaway(_, code, reason):
                 self.link.fault = f"the peer ended the connection: {clip(code)} {clip(reason)}"
                 return not code
+            case Refused(request, reason):
+                self._tell_refusal(request, self._method_of(request), ErrorCode.OVERLOADED, reason)
             case Pong() | Request() | Response():
                 pass
         return True
@@ -474,7 +476,16 @@ class Session:
         reason: str,
         fields: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Answer a call that is not run, and say so: both ends' names, what was wanted, and why not."""
+        """Answer a call that is not run, and say so."""
+        self._tell_refusal(request, method, code, reason)
+        sentence = reason if method is None else _REFUSALS[code].format(method.name, reason)
+        self._error(request.stream, code, sentence, fields)
+
+    def _method_of(self, request: Request) -> Method | None:
+        return self.host.objects.get(request.suffix, {}).get(request.method)
+
+    def _tell_refusal(self, request: Request, method: Method | None, code: ErrorCode, reason: str) -> None:
+        """Say that a call was refused: both ends' names, what was wanted, and why not."""
         name = clip(request.method, 80) if method is None else method.name
         local_names, trace = self._own_names(), TraceContext.parse(request.trace_id)
         log.info(
@@ -493,8 +504,6 @@ class Session:
         )
         known = "" if method is None else method.name
         self.host.observer.call_refused(RefusedCall(method=known, code=code, reason=reason, peer=str(self)))
-        sentence = reason if method is None else _REFUSALS[code].format(method.name, reason)
-        self._error(request.stream, code, sentence, fields)
 
     def _error(
         self, number: int, code: ErrorCode, sentence: str, fields: Mapping[str, str | int] | None = None

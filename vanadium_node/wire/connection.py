@@ -13,7 +13,15 @@ from typing import Final
 from vanadium_node.errors import ErrorCode, InputError, ProtocolError
 from vanadium_node.wire import handshake
 from vanadium_node.wire import stream as streams
-from vanadium_node.wire.events import TRANSITIONS, ConnectionEvent, ConnectionState, Event, Failed, ReceivedItem
+from vanadium_node.wire.events import (
+    TRANSITIONS,
+    ConnectionEvent,
+    ConnectionState,
+    Event,
+    Failed,
+    ReceivedItem,
+    Refused,
+)
 from vanadium_node.wire.flow import Flow
 from vanadium_node.wire.frames import (
     Auth,
@@ -239,15 +247,18 @@ class Connection:
         number = frame.stream
         self._streams.open_incoming(frame, size)
         if self.state is not ConnectionState.ACTIVE:
-            self.send_error(number, ErrorCode.OVERLOADED, "this server is about to stop", {"retry_elsewhere": 1})
+            sentence, fields = "this server is about to stop", {"retry_elsewhere": 1}
         elif (
             len(self.incoming) > self._limits.max_streams
             or self._streams.request_bytes > self._limits.max_request_bytes
         ):
             sentence = f"more than {self._limits.max_streams} calls, or {self._limits.max_request_bytes} bytes of them, at once"
-            self.send_error(number, ErrorCode.OVERLOADED, sentence, {"retry_after_ms": 100})
+            fields = {"retry_after_ms": 100}
         else:
             events.append(frame)
+            return
+        self.send_error(number, ErrorCode.OVERLOADED, sentence, fields)
+        events.append(Refused(frame, sentence))
 
     def _on_response(self, frame: Response, _size: int, events: list[Event]) -> None:
         if self.own.pop(frame.stream, None) is not None:

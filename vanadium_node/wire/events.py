@@ -24,8 +24,15 @@ class Failed(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Auth | Request | Response | ReceivedItem | End | Cancel | Credit | Pong | Goaway | Failed
-"""What `receive` reports: frames as they are, where they are right, and the two above."""
+class Refused(NamedTuple):
+    """A request beyond a limit, or at an end that drains: it has been answered `overloaded` already."""
+
+    request: Request
+    reason: str
+
+
+Event: TypeAlias = Auth | Request | Response | ReceivedItem | End | Cancel | Credit | Pong | Goaway | Failed | Refused
+"""What `receive` reports: frames as they are, where they are right, and the three above."""
 
 
 class ConnectionState(Enum):
