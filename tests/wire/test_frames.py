@@ -125,6 +125,10 @@ def test_headers_are_those_of_cbor(size: int) -> None:
         cbor2.dumps([4, 1, 2]),
         cbor2.dumps([6, 1, "x"]),
         cbor2.dumps([31, 0]),
+        cbor2.dumps([0, 1, [1], b"key", None, [], b"signature"]),
+        cbor2.dumps([7, 1, 0]),
+        cbor2.dumps([8, 2, 0]),
+        cbor2.dumps([9, 1, "", ""]),
         cbor2.dumps([-1, 0]) + b"\x00",
         cbor2.dumps([3, 1, {"a": cbor2.CBORTag(35, "(")}]),
         b"\x82\x18\x04\x01",
@@ -135,7 +139,7 @@ def test_headers_are_those_of_cbor(size: int) -> None:
         b"\x83\x03\x01\xbb\x00\x00\x00\x01\x00\x00\x00\x00",
         b"",
     ],
-    ids=range(19),
+    ids=range(23),
 )  # fmt: skip
 def test_contents_that_are_none(content: bytes) -> None:
     """Wrong shapes, kinds, types, numbers, tags, duplicate keys, non-minimal integers, deep nesting, huge counts."""

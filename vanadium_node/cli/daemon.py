@@ -14,7 +14,7 @@ import trio
 
 from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
-from vanadium_node.config import LogFormat, LogLevel, load, settings_of, sources_of, to_toml
+from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
 from vanadium_node.errors import VanadiumError
 
 _log: Final = logging.getLogger(__name__)
@@ -35,11 +35,7 @@ def settings_options(role: type) -> Callable[[F], F]:
             metavar = declared.name.rpartition("-")[2].upper()
             option = click.option(*declared.flags, declared.field, metavar=metavar, help=declared.help + given_by)
             function = option(function)
-        printing = click.option(
-            "--print-config",
-            is_flag=True,
-            help="Print the settings in effect, and where each comes from, as TOML, and end.",
-        )
+        printing = click.option("--print-config", is_flag=True, help="Print the settings in effect, as TOML, and end.")
         config = click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML.")
         return config(printing(function))
 
@@ -56,7 +52,7 @@ def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
     flags = {name.replace("_", "-"): value for name, value in options.items()}
     settings = load(role, flags=flags, environment=os.environ, file=file)
     if is_printed:
-        emit(to_toml(settings, sources_of(role, flags=flags, environment=os.environ, file=file)))
+        emit(to_toml(settings))
         return None
     return settings
 

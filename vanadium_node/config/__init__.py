@@ -4,7 +4,7 @@ Nothing here opens a socket, reads a key or knows a command line library: text g
 """
 
 from vanadium_node.config.duration import format_duration, parse_duration
-from vanadium_node.config.loading import Setting, load, settings_of, sources_of, to_toml
+from vanadium_node.config.loading import Setting, load, settings_of, to_toml
 from vanadium_node.config.roles import ClusterAgentSettings, DischargerSettings, PodAgentSettings
 from vanadium_node.config.serving import DaemonSettings, LogFormat, LogLevel
 
@@ -20,6 +20,5 @@ __all__ = [
     "load",
     "parse_duration",
     "settings_of",
-    "sources_of",
     "to_toml",
 ]

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from vanadium_node.errors import ConfigurationError, InputError, clip
@@ -99,36 +98,18 @@ def load(
     return role(**values)
 
 
-def sources_of(
-    role: type, *, flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None = None
-) -> Mapping[str, str]:
-    """Return where the text of each setting that has one comes from, as `load` takes it: name → flag, variable or file.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or has an unknown key.
-    """
-    known = settings_of(role)
-    from_file = _read(file, known) if file is not None else {}
-    given = {declared.name: _given(declared, flags, environment, from_file, file) for declared in known}
-    return {name: found[1] for name, found in given.items() if found is not None}
-
-
-def to_toml(value: object, sources: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the effective settings as the TOML file that gives the same; secrets are left out, unset ones are comments.
-
-    With `sources` each line says where its value comes from.
-    """
+def to_toml(value: object) -> str:
+    """Return the effective settings as the TOML file that gives the same; secrets are left out, unset ones are comments."""
     lines: list[str] = []
     for declared in settings_of(type(value)):
         current = getattr(value, declared.field)
         lines.append(f"# {declared.help}")
-        source = f"  # {' '.join(sources.get(declared.name, 'default').split())}" if sources else ""
         if declared.secret and current is not None:
-            lines.append(f"# {declared.name} = (set, not shown){source}")
+            lines.append(f"# {declared.name} = (set, not shown)")
         elif current == declared.default and current in (None, ()):
             lines.append(f"# {declared.name} =")
         else:
-            lines.append(f"{declared.name} = {_toml_text(declared.render(current))}{source}")
+            lines.append(f"{declared.name} = {_toml_text(declared.render(current))}")
     return "\n".join(lines) + "\n"
 
 

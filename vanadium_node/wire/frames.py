@@ -145,6 +145,9 @@ _HOLDS_ANYTHING: Final = frozenset({Kind.RESPONSE.value, Kind.ITEM.value})
 LARGE_BYTES: Final = 1 << 12
 """Contents from this size on are not copied before somebody has looked at them."""
 
+_OF_CONNECTION: Final = frozenset({Kind.AUTH.value, Kind.PING.value, Kind.PONG.value, Kind.GOAWAY.value})
+"""Kinds whose stream is 0: what a signature of an `auth` frame covers has one encoding, too."""
+
 MAX_LISTED: Final = 64
 """Versions and discharges that a frame may list; more would only cost time."""
 
@@ -212,6 +215,10 @@ def decode_frame(content: bytes | memoryview) -> Frame | None:
     for at in numbers:
         if not 0 <= fields[at] <= MAX_STREAM:
             raise ProtocolError(f"field {at} of a frame of kind {Kind(kind).name} is out of range")
+    if fields[1] and kind in _OF_CONNECTION:
+        raise ProtocolError(
+            f"a frame of kind {Kind(kind).name} is about the connection, and not about stream {fields[1]}"
+        )
     frame = make(*fields[1:])
     if type(frame) is Request:
         is_right = _is_listed(frame.discharges, bytes)
