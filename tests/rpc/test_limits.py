@@ -15,7 +15,7 @@ from until import eventually
 from vanadium_node.config import ClusterAgentSettings, DaemonSettings, DischargerSettings, PodAgentSettings
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError, VanadiumError
 from vanadium_node.rpc import Client, Retrying, connect, open_pool, serve
-from vanadium_node.rpc.limiting import InFlightByPeer, limits_of
+from vanadium_node.rpc.limiting import PeerLoads, limits_of
 from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -98,9 +98,23 @@ async def test_cancelled_calls_and_lost_connections_count_no_more(family: Partie
         assert await client.call("Echo", "x") == "x"
 
 
+async def test_who_opens_too_many_connections_closes_their_own(family: Parties) -> None:
+    """`max_connections`: however idle the others' are, the idlest one of the greediest peer makes room."""
+    greedy = await blessed(family.root, "server:greedy")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(served(family, Limits(max_connections=4)))
+        name = f"/{server.addresses[0]}"
+        modest = await stack.enter_async_context(connect(name, family.client, now=family.clock))
+        assert await modest.call("Quick", "first") == "first"
+        taken = [await stack.enter_async_context(connect(name, greedy, now=family.clock)) for _ in range(9)]
+        await eventually(lambda: [client.is_open for client in taken] == 6 * [False] + 3 * [True])
+        assert await modest.call("Quick", "still there") == "still there"
+        assert server.connections == 4
+
+
 def test_peers_without_calls_are_forgotten() -> None:
     """However many different keys come and go."""
-    peers = InFlightByPeer()
+    peers = PeerLoads()
     kept = peers.of(b"key")
     for number in range(1000):
         peers.of(number)

@@ -72,7 +72,7 @@ class DaemonSettings:
         flags=["--max-connections"],
         environment="MAX_CONNECTIONS",
         default=4096,
-        help="How many connections there are at most; the idlest one makes room for a new one.",
+        help="How many connections there are at most; the idlest one of the peer with the most makes room for a new one.",
     )
     max_unauthenticated: int = setting(
         values.positive,

@@ -1,4 +1,4 @@
-"""The limits of a server as a daemon's settings say, and calls in flight counted by peer."""
+"""The limits of a server as a daemon's settings say, and what each peer takes of it."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ def limits_of(settings: DaemonSettings) -> Limits:
     )
 
 
-class InFlight:
-    """How many calls one peer has running, on all its connections."""
+class PeerLoad:
+    """What one peer takes of a server: its open connections, and the calls that run on them."""
 
-    __slots__ = ("__weakref__", "calls")
+    __slots__ = ("__weakref__", "calls", "connections")
 
     def __init__(self) -> None:
         self.calls = 0
+        self.connections = 0
 
 
-class InFlightByPeer:
+class PeerLoads:
     """One counter for each peer that is connected or has a call running; others are forgotten."""
 
     def __init__(self) -> None:
-        self._counters: WeakValueDictionary[Hashable, InFlight] = WeakValueDictionary()
+        self._counters: WeakValueDictionary[Hashable, PeerLoad] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._counters)
 
-    def of(self, peer: Hashable) -> InFlight:
+    def of(self, peer: Hashable) -> PeerLoad:
         """Return the counter of a peer: its public key, or the system's number for its user."""
         counter = self._counters.get(peer)
         if counter is None:
-            counter = self._counters[peer] = InFlight()
+            counter = self._counters[peer] = PeerLoad()
         return counter

@@ -117,7 +117,10 @@ class Server:
                     self._admit(connection, nursery)
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve a connection; where there are too many, the idlest one makes room, and where none is idle, it is closed."""
+        """Serve a connection; where there are too many, the idlest one makes room, and where none is idle, it is closed.
+
+        It is the idlest one of the peer that has the most: who opens connections without end closes their own.
+        """
         if len(self._sessions) >= self._host.limits.max_connections:
             idle = [session for session in self._sessions if session.is_quiet]
             if not idle:
@@ -125,7 +128,7 @@ class Server:
                 log.warning("closed a new connection: all %d are busy", len(self._sessions))
                 connection.close()
                 return
-            idlest = min(idle, key=lambda session: session.link.last_received)
+            idlest = min(idle, key=lambda session: (-session.load.connections, session.link.last_received))
             del self._sessions[idlest]  # it is the idlest only once, though it ends when its task gets to it
             idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, _IDLEST)
             idlest.link.flush()
@@ -155,6 +158,7 @@ class Server:
                 try:
                     session = await self._open(connection, address, uid, nursery)
                     self._sessions[session] = None
+                    session.begin()
                     is_known = await self._until_known(session)
                     if is_known:
                         observer.handshake_ended(Handshake.DONE, trio.current_time() - since)

@@ -31,7 +31,7 @@ from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
-from vanadium_node.rpc.limiting import InFlight, InFlightByPeer
+from vanadium_node.rpc.limiting import PeerLoad, PeerLoads
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.observing import Observer, RefusedCall
 from vanadium_node.rpc.service import Method
@@ -90,7 +90,7 @@ class Host:
     discharged: Blessings | None = None
     """The blessings that those were fetched for."""
     observer: Observer = field(default_factory=Observer)
-    in_flight: InFlightByPeer = field(default_factory=InFlightByPeer)
+    loads: PeerLoads = field(default_factory=PeerLoads)
     chains: ChainCache = field(default_factory=ChainCache)
     became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Whoever waits for calls to end is woken when a connection has none any more."""
@@ -105,7 +105,7 @@ class Running:
     method: Method
     call: Call
     values: list[Any]
-    in_flight: InFlight
+    load: PeerLoad
     worker: Worker | None = None
 
     def started(self, worker: Worker) -> None:
@@ -158,7 +158,8 @@ class Session:
         self._auths = 0
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
-        self._in_flight = host.in_flight.of(uid)
+        self.load = host.loads.of(uid)
+        """What the peer takes, on this connection and its others; all strangers count as one until they have shown themselves."""
 
     def __str__(self) -> str:
         who = self._system_identity if self.trust is None else self.trust.credentials.blessings or "nobody"
@@ -240,7 +241,9 @@ class Session:
             self.link.blame(connection.fail(code, error.message).reason)
             return False
         self.trust = PeerTrust(credentials, self._address, self.host.validators)
-        self._in_flight = self.host.in_flight.of(credentials.public_key)
+        self.load.connections -= 1
+        self.load = self.host.loads.of(credentials.public_key)
+        self.load.connections += 1
         self._refusals.clear()
         return True
 
@@ -278,10 +281,10 @@ class Session:
             trace_id=request.trace_id,
         )
         if method.may_block:
-            if self._in_flight.calls >= self.host.limits.max_calls_per_peer:
+            if self.load.calls >= self.host.limits.max_calls_per_peer:
                 self._refuse_one_more(request, method)
                 return
-            self._start(Running(self, number, method, call, values, self._in_flight), request.has_items)
+            self._start(Running(self, number, method, call, values, self.load), request.has_items)
             return
         try:
             result = method.function(call, *values)
@@ -299,7 +302,7 @@ class Session:
             self._inboxes[number] = inbox
             running.values.append(inbox)
         self._running[number] = running
-        running.in_flight.calls += 1
+        running.load.calls += 1
         if running.call.deadline != inf:
             self.host.deadlines.add((self, number), running.call.deadline)
         self.host.workers.start(running)
@@ -420,7 +423,7 @@ class Session:
     def finish(self, number: int) -> None:
         """Forget a call that a worker has run, and send its answer."""
         if (running := self._running.pop(number, None)) is not None:
-            running.in_flight.calls -= 1
+            running.load.calls -= 1
         self.host.deadlines.discard((self, number))
         inbox = self._inboxes.pop(number, None)
         if inbox is not None:
@@ -438,10 +441,15 @@ class Session:
         self._abandon(number)
         self.link.wake()
 
+    def begin(self) -> None:
+        """Count the connection as its peer's, until it is closed."""
+        self.load.connections += 1
+
     def close(self) -> None:
         """Cancel all calls: there is nobody to answer to any more."""
         for number in list(self._running):
             self._abandon(number)
+        self.load.connections -= 1
         self._credit.unpark_all()
 
     @property
