@@ -1,7 +1,8 @@
 """A connection with its socket and channel: reads batches of events, writes frames joined.
 
 Frames queue up in the connection; `flush` encrypts and sends them all at once, right away, and `wake` leaves that to the
-writer's task at the end of the scheduler's round, so that calls of the same round share one record and one `send`.
+writer's task at the end of the scheduler's round, so that calls of the same round share one record and one `send`. A long round
+is sent in parts, so that the peer works on the first while this end works on the rest.
 What the system does not take is the writer's to send; `drained` waits for that when a peer does not read.
 """
 
@@ -20,6 +21,10 @@ from vanadium_node.wire.limits import Limits
 
 _RECEIVE_BYTES = 1 << 17
 """Read at once. More would have the system map and unmap memory for every small message (malloc's threshold)."""
+
+_FRAMES_AT_ONCE = 16
+_BYTES_AT_ONCE = 1 << 17
+"""What a round may queue before it is sent without waiting for the round's end."""
 
 
 class Link:
@@ -129,8 +134,17 @@ class Link:
             self._rest = memoryview(data)[sent:]
             self.wake()
 
+    def flush_much(self) -> bool:
+        """Send what waits if it is so much that the peer had better begin with it; tell whether it was."""
+        connection = self.connection
+        if len(connection.outgoing) < _FRAMES_AT_ONCE and connection.outgoing_bytes < _BYTES_AT_ONCE:
+            return False
+        self.flush()
+        return True
+
     def wake(self) -> None:
-        """Have the writer send everything that waits, after the other tasks of this round have added theirs."""
+        """Have the writer send what waits, after the other tasks of this round have added theirs; at once when it is much."""
+        self.flush_much()
         if self._is_armed or self.is_broken:
             return
         self._is_armed = True

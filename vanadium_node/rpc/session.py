@@ -186,17 +186,17 @@ class Session:
         self._now = self.host.now()
         self._time = trio.current_time()
         goes_on = True
-        connection, max_queued_bytes = self.link.connection, self.host.limits.max_queued_bytes
+        link, flush_much = self.link, self.link.flush_much
         rest = iter(events)
         for event in rest:
             if type(event) is Request:
                 self._begin(event)
-                if connection.outgoing_bytes > max_queued_bytes:
+                if flush_much() and link.is_full:
                     self.postponed = list(rest)
             else:
                 goes_on = self._handle_other(event) and goes_on
-        self.link.flush()
-        return goes_on and not self.link.is_broken
+        link.flush()
+        return goes_on and not link.is_broken
 
     def _handle_other(self, event: Event) -> bool:
         match event:
