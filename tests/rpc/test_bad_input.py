@@ -6,10 +6,11 @@ and in the end the server is as large as before.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import cbor2
@@ -51,6 +52,8 @@ MAX_IDLE_BYTES = 4096
 """That one of them may cost the server, on average."""
 MAX_QUEUED = 48 << 20
 """What the server may hold for a peer that does not read: its limit of 4 MiB, encrypted, and what comes on top of it."""
+MAX_PEER_BYTES = 160 << 10
+"""That an authenticated peer may cost the server: most of it is OpenSSL's."""
 FREE = Caveat.unconstrained()
 MAX_GROWTH = 1.05
 """Of the server's memory, by hundreds of attacks after the first few."""
@@ -533,3 +536,25 @@ async def test_five_thousand_idle_connections(tmp_path: Path) -> None:
         async with honest(server) as client:
             assert await client.call("Quick", "x") == "x"
         await eventually(lambda: server.open_files < 20)
+
+
+async def test_idle_peers_beyond_the_limit(tmp_path: Path, mallory: Principal) -> None:
+    """Authenticated ones that do nothing make room, the idlest first; whoever calls now and then is never among them.
+
+    With VANADIUM_TEST_IDLE_PEERS=5000 as many as a server with its usual limit has to cope with (a minute).
+    """
+    number = int(os.environ.get("VANADIUM_TEST_IDLE_PEERS", "200"))
+    most = number * 4 // 5
+    with target(tmp_path, max_connections=most) as server:
+        async with AsyncExitStack() as idle, honest(server) as witness:
+            before, files = server.resident_bytes, server.open_files
+            peers = []
+            for count in range(number):
+                peers.append(await idle.enter_async_context(introduced(server.address, mallory)))
+                if count % (most // 4) == 0:
+                    assert await witness.call("Quick", "x") == "x"
+            await peers[0].until_closed()
+            await eventually(lambda: server.open_files <= files + most)
+            assert server.resident_bytes < before + most * MAX_PEER_BYTES
+            assert "it was the idlest of too many connections" in server.logged()
+            assert await witness.call("Quick", "x") == "x"
