@@ -3,7 +3,7 @@
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
@@ -87,6 +87,52 @@ async def test_too_many_connections(server: Server, family: Parties, caplog: pyt
         assert caplog.text.count("it was the idlest of too many connections") >= 30 - LIMITS.max_connections
         family.service.may_go.set()
         assert await busy.call("Quick", "x") == "x"
+
+
+@asynccontextmanager
+async def shown_off(family: Parties, at_once: int, later: int) -> AsyncIterator[str]:
+    """A server that shows itself so often, and again so often when its client has shown itself. Yields its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        async def show_off() -> None:
+            await trio.lowlevel.wait_readable(listener)
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.setblocking(False)
+                channel = TlsChannel.accept(server_context(family.clock()))
+                await shake_hands(connection, channel)
+                shown = family.server.store.default
+                auth = await sign_auth(family.server, Role.SERVER, channel.binding, shown, ())
+                for times in (at_once, later):
+                    if times:
+                        connection.send(channel.encrypt(encode_frame(auth) * times))
+                    await trio.lowlevel.wait_readable(connection)
+                    connection.recv(65536)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(show_off)
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_a_server_that_shows_itself_without_end(family: Parties) -> None:
+    """Its client verifies a few of them, and then leaves it, with the reason."""
+    with trio.fail_after(5):
+        async with (
+            shown_off(family, 1, 100) as address,
+            connect(f"/{address}", family.client, now=family.clock) as client,
+        ):
+            with pytest.raises(UnreachableError, match="showed itself too often"):
+                await client.call("Quick", "x")
+
+
+async def test_a_server_that_breaks_the_protocol_as_it_begins(family: Parties) -> None:
+    """It is named before it sees who is calling; the caller has made no mistake."""
+    with trio.fail_after(5):
+        async with shown_off(family, 2, 0) as address:
+            with pytest.raises(ProtocolError, match=f"{address} ended the connection as it began"):
+                async with connect(f"/{address}", family.client, now=family.clock):
+                    pass
 
 
 async def test_a_server_that_is_none(family: Parties) -> None:

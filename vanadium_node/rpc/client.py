@@ -35,6 +35,7 @@ from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE, Discharging, needs_discharges
 from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
+from vanadium_node.rpc.limiting import AuthPace
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import Name
 from vanadium_node.rpc.tls import TlsChannel
@@ -48,7 +49,7 @@ from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.store import BlessingStore
 from vanadium_node.security.validation import Validation, Validator
-from vanadium_node.wire.events import Event, Failed, ReceivedItem, Refused
+from vanadium_node.wire.events import ConnectionState, Event, Failed, ReceivedItem, Refused
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
 from vanadium_node.wire.handshake import Role, verify_auth
 
@@ -95,6 +96,7 @@ class Client:
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._streams: dict[int, CallStream[Any]] = {}
         self._deadlines: Deadlines[int] = Deadlines(self._expire)
+        self._auths = AuthPace(trio.current_time())
         self._end = ""
         """Why no call can be made any more; empty while calls can."""
         self._credit = trio.lowlevel.ParkingLot()
@@ -284,8 +286,10 @@ class Client:
             case other:
                 raise ProtocolError(f"{self.name} began with a frame of kind {type(other).__name__}")
         self._check_server("")
+        if not self._handle(events[1:]):
+            kind = ProtocolError if self._link.connection.state is ConnectionState.FAILED else UnreachableError
+            raise kind(f"{self.name} ended the connection as it began: {self._link.fault}")
         await self._show(principal)  # it is sent with the first call, or when `run` begins
-        self._handle(events[1:])
 
     def _verify(self, auth: Auth) -> PeerTrust:
         """Return what the server has proved. Raises ProtocolError and NotTrustedError naming it."""
@@ -420,6 +424,9 @@ class Client:
                     stream.inbox.put(event)
             case Credit():
                 self._credit.unpark_all()
+            case Auth() if self._auths.is_too_often(trio.current_time()):
+                self._link.fault = f"{self.name} showed itself too often"
+                return False
             case Auth():
                 try:
                     self._trust = self._verify(event)

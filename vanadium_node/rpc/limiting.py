@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
+from typing import Final
 from weakref import WeakValueDictionary
 
 from vanadium_node.config.serving import DaemonSettings
@@ -24,6 +25,26 @@ def limits_of(settings: DaemonSettings) -> Limits:
         max_connections=settings.max_connections,
         max_unauthenticated=settings.max_unauthenticated,
     )
+
+
+MAX_AUTHS: Final = 8
+AUTH_SECONDS: Final = 1.0
+"""A peer may show itself so many times, and once more for each of these: verifying chains is the costliest thing to ask for."""
+
+
+class AuthPace:
+    """How often the peer of one connection has shown itself since `since`, by trio's clock."""
+
+    __slots__ = ("_auths", "_since")
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._auths = 0
+
+    def is_too_often(self, now: float) -> bool:
+        """Count once more, and tell whether that is too often."""
+        self._auths += 1
+        return self._auths > MAX_AUTHS + (now - self._since) / AUTH_SECONDS
 
 
 class PeerLoad:

@@ -31,7 +31,7 @@ from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.failures import MAX_SENTENCE, error_of
 from vanadium_node.rpc.inbox import Inbox
-from vanadium_node.rpc.limiting import PeerLoad, PeerLoads
+from vanadium_node.rpc.limiting import AuthPace, PeerLoad, PeerLoads
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.observing import Observer, RefusedCall
 from vanadium_node.rpc.service import Method
@@ -66,10 +66,6 @@ PURE_AUTHORIZERS: Final[frozenset[Authorizer]] = frozenset({default_authorizer, 
 
 RETRY_AFTER_MS: Final = 100
 """When a peer with too many calls may come again."""
-
-MAX_AUTHS: Final = 8
-AUTH_SECONDS: Final = 1.0
-"""A peer may show itself so many times, and once more for each of these: verifying chains is the costliest thing to ask for."""
 
 
 @dataclass(kw_only=True)
@@ -154,8 +150,8 @@ class Session:
         self._credit = trio.lowlevel.ParkingLot()
         self._refusals: dict[Method, tuple[Validation, tuple[str, ...], Refusal | None]] = {}
         self._now = host.now()
-        self._since = self._time = trio.current_time()
-        self._auths = 0
+        self._time = trio.current_time()
+        self._auths = AuthPace(self._time)
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
         self.load = host.loads.of(uid)
@@ -230,8 +226,7 @@ class Session:
     def _authenticate(self, auth: Auth) -> bool:
         """Take the peer's credentials, at first or renewed."""
         connection = self.link.connection
-        self._auths += 1
-        if self._auths > MAX_AUTHS + (self._time - self._since) / AUTH_SECONDS:
+        if self._auths.is_too_often(self._time):
             self.link.blame(connection.fail(ErrorCode.OVERLOADED, "the peer showed itself too often").reason)
             return False
         try:
