@@ -22,7 +22,7 @@ from vanadium_node.wire.limits import Limits
 _RECEIVE_BYTES = 1 << 17
 """Read at once. More would have the system map and unmap memory for every small message (malloc's threshold)."""
 
-_FRAMES_AT_ONCE = 16
+_FRAMES_AT_ONCE = 32
 _BYTES_AT_ONCE = 1 << 17
 """What a round may queue before it is sent without waiting for the round's end."""
 

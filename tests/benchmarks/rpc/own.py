@@ -11,6 +11,7 @@ from cases import WARM_UP_SECONDS, Case, Kind, Measurement, Meter
 from identities import CLIENT, SERVER, own_principal
 
 from vanadium_node.rpc import Call, Client, Service, Tag, connect, method, serve
+from vanadium_node.security.principal import Principal
 
 PLAIN, ASYNC = "own-def", "own-async"
 """The methods are a plain `def`, which runs without a task of its own, or an `async def`."""
@@ -55,8 +56,18 @@ def run_client(variant: str, folder: Path, port: int, case: Case, seconds: float
     return trio.run(_measure, variant, folder, port, case, seconds)
 
 
+async def call_once(principal: Principal, port: int) -> None:
+    """Connect, make one call, and leave."""
+    async with connect(_name(port), principal) as client:
+        await client.call("Echo", b"")
+
+
+def _name(port: int) -> str:
+    return f"/(root:server)@127.0.0.1:{port}"
+
+
 async def _measure(variant: str, folder: Path, port: int, case: Case, seconds: float) -> Measurement:
-    principal, name = own_principal(folder, CLIENT), f"/(root:server)@127.0.0.1:{port}"
+    principal, name = own_principal(folder, CLIENT), _name(port)
     echo, payload = "Echo" if variant == PLAIN else "EchoAsync", bytes(case.size)
 
     async def call_anew() -> None:

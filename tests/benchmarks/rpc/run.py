@@ -2,7 +2,8 @@
 
 Servers of all variants run at once; clients take turns, one at a time, so that every round sees the same machine. Printed
 are the medians of all rounds, and what each row promises: how many times the better grpcio variant the better own one
-reaches. Exit status 1 when a promise is not kept and `--check` is given.
+reaches. In the end a server's memory is looked at after many connections. Exit status 1 when a promise is not kept and `--check`
+is given.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import trio
 from cases import CASES, WARM_UP_SECONDS, Case, Kind, Measurement, middle, required_ratio
 from identities import make_identities
+from memory import CONNECTIONS, MAX_GROWTH, TITLE, Growth, measure_growth
 
 HERE = Path(__file__).parent
 OWN, GRPC = ("own-def", "own-async"), ("grpc-sync", "grpc-aio")
@@ -90,6 +93,23 @@ def table(results: dict[Case, dict[str, Measurement]]) -> Iterator[str]:
             yield f"  best own / best grpcio: {reached:.1f}{promise}; CPU of both ends: {cpu_ratio(by_variant):.1f} times less"
 
 
+def rows(results: dict[Case, dict[str, Measurement]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table for programs."""
+    for case, by_variant in results.items():
+        yield {
+            **asdict(case),
+            "ratio": ratio(by_variant),
+            "cpuRatio": cpu_ratio(by_variant),
+            "wanted": required_ratio(case),
+            "variants": {variant: asdict(each) for variant, each in by_variant.items()},
+        }
+
+
+def memory_row(growth: Growth) -> dict[str, Any]:
+    """Return the row about memory for programs."""
+    return {"kind": "memory", **asdict(growth), "ratio": growth.factor, "wanted": MAX_GROWTH}
+
+
 def ratio(by_variant: dict[str, Measurement]) -> float | None:
     """Return how many times the best grpcio rate the best own one is; None without grpcio."""
     own = [each.rate for variant, each in by_variant.items() if variant in OWN]
@@ -117,6 +137,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--only", default="", help="measure rows whose title matches this regular expression")
     parser.add_argument("--variants", default="", metavar="NAME,NAME", help=f"of {', '.join(OWN + GRPC)}; default all")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="for the row about memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promised ratio is not reached")
     options = parser.parse_args()
@@ -136,22 +157,17 @@ def main() -> int:
                 for variant, server in servers.items():
                     runs[case][variant].append(measure(variant, server, folder, case, options.seconds))
             print(f"round {number + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+        growth = None
+        if OWN[0] in servers and re.search(options.only, TITLE):
+            fresh = stack.enter_context(running(OWN[0], folder))
+            growth = measure_growth(fresh.pid, fresh.port, folder, options.connections)
     results = {case: {variant: middle(each) for variant, each in by.items()} for case, by in runs.items()}
     if options.json:
-        rows = [
-            {
-                **asdict(case),
-                "ratio": ratio(by),
-                "cpuRatio": cpu_ratio(by),
-                "wanted": required_ratio(case),
-                "variants": {variant: asdict(each) for variant, each in by.items()},
-            }
-            for case, by in results.items()
-        ]
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([*rows(results), *([] if growth is None else [memory_row(growth)])], indent=2))
     else:
-        print("\n".join(table(results)))
-    return 1 if options.check and not all(kept(case, by) for case, by in results.items()) else 0
+        print("\n".join((*table(results), *([] if growth is None else [str(growth)]))))
+    all_kept = all(kept(case, by) for case, by in results.items()) and (growth is None or growth.is_kept)
+    return 1 if options.check and not all_kept else 0
 
 
 if __name__ == "__main__":
