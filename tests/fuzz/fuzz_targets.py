@@ -11,10 +11,11 @@ from typing import Final
 from vanadium_node.errors import NotTrustedError, ProtocolError
 from vanadium_node.wire.connection import Connection
 from vanadium_node.wire.events import ConnectionState, Event, Failed
-from vanadium_node.wire.frames import Auth, FrameSplitter, Request, decode_frame, encode_frame
+from vanadium_node.wire.frames import Auth, Request, decode_frame, encode_frame
 from vanadium_node.wire.handshake import HandshakeState, Role, verify_auth
 from vanadium_node.wire.limits import Limits
 from vanadium_node.wire.plain import decode_plain
+from vanadium_node.wire.splitter import FrameSplitter
 
 SESSION: Final = Path(__file__).parents[1] / "vectors" / "session.txt"
 BINDING: Final = bytes(range(32))
