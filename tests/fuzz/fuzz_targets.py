@@ -52,10 +52,13 @@ def frames(data: bytes) -> None:
         try:
             frame = decode_frame(content)
         except ProtocolError:
-            assert decode_plain(content) is None, "read by hand, and refused in general"
+            assert decode_plain(content) is decode_plain(memoryview(content)) is None, (
+                "read by hand, and refused in general"
+            )
             continue
-        by_hand = decode_plain(content)
-        assert by_hand is None or repr(by_hand) == repr(frame)
+        for form in (content, memoryview(content)):
+            by_hand = decode_plain(form)
+            assert by_hand is None or repr(by_hand) == repr(frame)
         if frame is not None:
             assert encode_frame(frame).endswith(content), "two encodings of one frame"
 
