@@ -32,7 +32,7 @@ class Handshake(StrEnum):
     """The peer closed the connection, or it broke; a probe does that."""
     TIMEOUT = "timeout"
     OVERLOADED = "overloaded"
-    """Closed because there were too many connections, or because others waited for its place."""
+    """Closed at once, because there were too many connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

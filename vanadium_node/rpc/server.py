@@ -26,16 +26,14 @@ from vanadium_node.rpc.authentication import shake_hands, sign_auth
 from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE
-from vanadium_node.rpc.host import Expiring, Host
 from vanadium_node.rpc.intercepting import Interceptor, intercepted
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import parse_listen_address
 from vanadium_node.rpc.observing import Handshake, Observer, observers_of
-from vanadium_node.rpc.refusing import log
 from vanadium_node.rpc.reserved import objects_of
 from vanadium_node.rpc.service import Service
-from vanadium_node.rpc.session import Session
-from vanadium_node.rpc.strangers import Stranger, Strangers
+from vanadium_node.rpc.session import Host, Session, log
+from vanadium_node.rpc.strangers import Stage, Stranger, Strangers
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, server_context
 from vanadium_node.rpc.workers import Workers
 from vanadium_node.security.authorization import Authorizer, default_authorizer
@@ -158,7 +156,7 @@ class Server:
                 is_known = False
                 session: Session | None = None
                 try:
-                    session = await self._open(connection, address, uid, nursery)
+                    session = await self._open(stranger, address, uid, nursery)
                     self._sessions[session] = None
                     session.begin()
                     is_known = await self._until_known(session)
@@ -191,9 +189,9 @@ class Server:
                         self._close(session)
                     nursery.cancel_scope.cancel()
 
-    async def _open(self, connection: socket.socket, address: str, uid: int | None, nursery: trio.Nursery) -> Session:
+    async def _open(self, stranger: Stranger, address: str, uid: int | None, nursery: trio.Nursery) -> Session:
         """Bring a connection to where this end has shown itself."""
-        limits, principal = self._host.limits, self._host.principal
+        limits, principal, connection = self._host.limits, self._host.principal, stranger.connection
         if uid is not None:
             link = Link(
                 connection, PlainChannel(), Connection(Role.SERVER, limits, authenticates=False), limits, nursery
@@ -202,7 +200,10 @@ class Server:
         if self._tls is None:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
+        await trio.lowlevel.wait_readable(connection)
+        stranger.stage = Stage.TALKING
         await shake_hands(connection, channel)
+        stranger.stage = Stage.ENCRYPTED
         link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
         session = Session(self._host, link, address, uid)
         session.binding = channel.binding
@@ -365,7 +366,7 @@ async def serve(
         if principal is None and any(each.family != socket.AF_UNIX for each in listeners):
             raise ConfigurationError("a server without a principal serves unix sockets only")
         async with trio.open_nursery() as nursery:
-            deadlines: Deadlines[tuple[Expiring, int]] = Deadlines(lambda key: key[0].expire(key[1]))
+            deadlines: Deadlines[tuple[Session, int]] = Deadlines(lambda key: key[0].expire(key[1]))
             host = Host(
                 objects=objects,
                 principal=principal,

@@ -20,7 +20,7 @@ from vanadium_node.errors import ConfigurationError, StorageError
 from vanadium_node.rpc.naming import Address, TcpAddress, UnixAddress
 
 POD_ADDRESS_VARIABLE = "VANADIUM_POD_IP"
-BACKLOG = 512
+BACKLOG = 4096
 _SO_PEERGROUPS = 59
 """asm-generic/socket.h; the socket module does not have it."""
 

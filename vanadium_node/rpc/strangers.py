@@ -2,21 +2,28 @@
 
 A peer without a key can open connections by the thousand and say nothing on them. When all places are taken, no more are
 accepted: the system's queue holds those that come, until a place is free. A stranger that others wait for keeps its place
-for a tenth of the handshake's time, and longer only while this end has not read all that it sent: a server that is busy
-with the handshakes of many honest peers does not turn on those that it has kept waiting itself.
+for a tenth of the handshake's time while it says nothing, for three once it has begun TLS, and for half of that time when that is
+done, which takes work; and longer only while this end has not read all that it sent. So a server that is busy with the handshakes
+of many honest peers does not turn on those that it has kept waiting itself, and machines on which many pods start at once have
+seconds to answer.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Final
+from enum import Enum
 
 import trio
 
 from vanadium_node.wire.limits import Limits
 
-_PATIENCE: Final = 0.1
-"""Of the handshake's time."""
+
+class Stage(Enum):
+    """How far a stranger has come; the value is the share of the handshake's time for which it keeps its place from others."""
+
+    SILENT = 0.1
+    TALKING = 0.3
+    ENCRYPTED = 0.5
 
 
 class Stranger:
@@ -26,6 +33,7 @@ class Stranger:
         self.connection = connection
         self.since = trio.current_time()
         self.scope: trio.CancelScope | None = None
+        self.stage = Stage.SILENT
         self.is_ousted = False
         """It was cut off because others waited."""
 
@@ -43,7 +51,7 @@ class Strangers:
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.max_unauthenticated
-        self._patience = limits.handshake_timeout.total_seconds() * _PATIENCE
+        self._handshake_seconds = limits.handshake_timeout.total_seconds()
         self._places: dict[Stranger, None] = {}
         self._left = trio.lowlevel.ParkingLot()
 
@@ -75,14 +83,9 @@ class Strangers:
                 longest.scope.cancel()
                 self.leave(longest)
                 return
-            with trio.move_on_after(self._patience / 4):
+            with trio.move_on_after(self._handshake_seconds * Stage.SILENT.value / 4):
                 await self._left.park()
 
     def _overdue(self) -> list[Stranger]:
-        latest = trio.current_time() - self._patience
-        overdue: list[Stranger] = []
-        for stranger in self._places:
-            if stranger.since > latest:
-                break
-            overdue.append(stranger)
-        return overdue
+        now, whole = trio.current_time(), self._handshake_seconds
+        return [each for each in self._places if now - each.since >= whole * each.stage.value]
