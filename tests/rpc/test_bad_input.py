@@ -224,6 +224,23 @@ async def test_a_half_open_peer_is_asked_and_then_cut_off(server: Target, mallor
             await attacker.until_closed()
 
 
+async def test_a_slow_loris_that_has_authenticated(server: Target, mallory: Principal) -> None:
+    """A large frame that comes byte by byte is held for a while, and not for ever."""
+    async with nobody_else_notices(server, r"a frame that it began \d+ s ago is still not whole"):  # noqa: SIM117 - one line more than fits
+        async with introduced(server.address, mallory) as attacker:
+            await attacker.send(frame_header(1_000_000))
+            async with trio.open_nursery() as nursery:
+
+                async def drip() -> None:
+                    while True:
+                        await attacker.send(b"x")
+                        await trio.sleep(0.2)
+
+                nursery.start_soon(drip)
+                await attacker.until_closed(is_kept=True)
+                nursery.cancel_scope.cancel()
+
+
 async def test_a_half_closed_peer(server: Target, mallory: Principal) -> None:
     """A peer that says it sends no more has left; the call that it made is cancelled."""
     before = server.open_files

@@ -125,12 +125,13 @@ class Attacker:
             self.heard += self.wire.receive(self.channel.decrypt(data) or b"")
         return bool(data)
 
-    async def until_closed(self) -> None:
+    async def until_closed(self, *, is_kept: bool = False) -> None:
         """Take note of what the server says until it closes the connection, which it must do soon."""
         with trio.fail_after(SOON_SECONDS):
             while await self._hear():
                 pass
-        self.socket.close()
+        if not is_kept:  # somebody else may still write
+            self.socket.close()
 
 
 @asynccontextmanager

@@ -33,6 +33,8 @@ class Link:
     __slots__ = (
         "_channel",
         "_drained",
+        "_incomplete",
+        "_incomplete_since",
         "_is_armed",
         "_nursery",
         "_rest",
@@ -62,6 +64,8 @@ class Link:
         self.last_received = trio.current_time()
         self.is_pinged = False
         """A ping was sent, and nothing has come since."""
+        self._incomplete = 0
+        self._incomplete_since = 0.0
         self._channel = channel
         self._nursery = nursery
         self._rest: memoryview | None = None
@@ -203,8 +207,18 @@ class Link:
             self.is_pinged = True
             self.connection.send_ping(0)
             self.flush()
+        elif self._is_slow(now, 2 * idle_seconds):
+            self.blame(f"a frame that it began {now - self._incomplete_since:.0f} s ago is still not whole")
+            self.abort()
         due = self.last_received + (2 if self.is_pinged else 1) * idle_seconds
         return max(due, now + idle_seconds / 4)
+
+    def _is_slow(self, now: float, patience: float) -> bool:
+        """Tell whether the peer has been sending one frame for so long: bytes that trickle in are no silence."""
+        incomplete = self.connection.incomplete_frame
+        if not incomplete or incomplete != self._incomplete:
+            self._incomplete, self._incomplete_since = incomplete, now
+        return now - self._incomplete_since > patience
 
     @property
     def queued_bytes(self) -> int:

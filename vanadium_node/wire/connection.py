@@ -122,6 +122,11 @@ class Connection:
             self.incoming.clear()
         return Failed(reason)
 
+    @property
+    def incomplete_frame(self) -> int:
+        """Which frame the peer has begun and not ended, as a number that no other has; 0 where there is none."""
+        return 0 if self._splitter.is_clean else self._splitter.incomplete
+
     # Wishes in, bytes out
 
     def take_outgoing(self) -> bytes:

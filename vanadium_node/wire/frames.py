@@ -251,10 +251,12 @@ class FrameSplitter:
     costs a byte's work each time, not a frame's.
     """
 
-    __slots__ = ("_held", "_wanted", "max_frame_bytes")
+    __slots__ = ("_held", "_wanted", "incomplete", "max_frame_bytes")
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self.incomplete = 0
+        """How many frames came in pieces so far: another number is another frame."""
         self._held = bytearray()
         self._wanted = 1
 
@@ -287,6 +289,7 @@ class FrameSplitter:
             if end > size:
                 self._held += memoryview(data)[start:]
                 self._wanted = end - start
+                self.incomplete += 1
                 return
             yield data[begin:end] if end - begin < LARGE_BYTES else memoryview(data)[begin:end]
             start = end
