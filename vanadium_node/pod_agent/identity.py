@@ -18,7 +18,13 @@ from vanadium_node.errors import CallError, UnreachableError, VanadiumError
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
 
-ATTEMPT_SECONDS: Final = 20.0
+ATTEMPT_SECONDS: Final = 60.0
+"""One attempt. A cluster agent to which ten thousand come at once lets them wait in its queue: whoever leaves it too early has kept
+the others waiting for nothing."""
+
+LEAST_ATTEMPT_SECONDS: Final = 5.0
+"""Also where little is left of a life."""
+
 FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 5.0
 """Also what a new pod waits at most after its cluster agent has come back."""
@@ -77,13 +83,12 @@ class ReplicaIdentity:
     async def _renew(self) -> None:
         delay = FIRST_RETRY_SECONDS
         while True:
+            seconds = self._attempt_seconds()
             try:
-                with trio.fail_after(ATTEMPT_SECONDS):
+                with trio.fail_after(seconds):
                     blessings = await self._seek()
             except trio.TooSlowError:
-                wait = self._failed(
-                    UnreachableError(f"the cluster agent did not answer in {ATTEMPT_SECONDS:g} s"), delay
-                )
+                wait = self._failed(UnreachableError(f"the cluster agent did not answer in {seconds:.0f} s"), delay)
             except VanadiumError as error:
                 wait = self._failed(error, delay)
             else:
@@ -93,6 +98,15 @@ class ReplicaIdentity:
                 continue
             await trio.sleep(wait)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    def _attempt_seconds(self) -> float:
+        """Return how long an attempt may take: while there is an identity, so that there is time for others."""
+        left = self._left()
+        return (
+            ATTEMPT_SECONDS
+            if left is None
+            else max(LEAST_ATTEMPT_SECONDS, min(ATTEMPT_SECONDS, left.total_seconds() / 4))
+        )
 
     async def _take(self, blessings: Blessings) -> None:
         """Make verified blessings the identity; the old ones are in use until now."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +28,8 @@ async def seek_blessings(agent: str, secret_file: Path, principal: Principal, no
         VanadiumError: it is not there, or refused.
     """
     secret = read_secret(secret_file)
-    async with connect(agent, principal, now=now) as client:
-        blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings)
+    async with connect(agent, principal, now=now, timeout=inf) as client:
+        blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings, timeout=None)
     if blessings.public_key != principal.public_key:
         raise NotTrustedError(
             f"the cluster agent gave {blessings}, bound to another key than asked for", hint="is it a cluster agent?"
