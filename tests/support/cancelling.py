@@ -10,6 +10,8 @@ from pathlib import Path
 import trio
 
 MOST_STEPS = 2000
+PATIENCE_SECONDS = 10
+"""That a piece of work may take; more, and it hangs."""
 
 
 class Moment(Enum):
@@ -59,7 +61,8 @@ async def cancelled_at(at: int, moment: Moment, work: Callable[[], Awaitable[obj
         instrument = CancelAt(trio.lowlevel.current_task(), scope, at, moment, alone=alone)
         trio.lowlevel.add_instrument(instrument)
         try:
-            await work()
+            with trio.fail_after(PATIENCE_SECONDS):
+                await work()
         finally:
             trio.lowlevel.remove_instrument(instrument)
     return scope.cancel_called

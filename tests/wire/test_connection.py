@@ -15,7 +15,6 @@ from vanadium_node.wire.frames import (
     Credit,
     End,
     Frame,
-    FrameSplitter,
     Goaway,
     Item,
     Ping,
@@ -27,6 +26,7 @@ from vanadium_node.wire.frames import (
 )
 from vanadium_node.wire.handshake import Role
 from vanadium_node.wire.limits import MAX_CREDIT, STREAM_WINDOW_BYTES, Limits
+from vanadium_node.wire.splitter import FrameSplitter
 
 
 def server_of(limits: Limits | None = None) -> Connection:

@@ -14,7 +14,6 @@ from vanadium_node.wire.frames import (
     Credit,
     End,
     Frame,
-    FrameSplitter,
     Goaway,
     Item,
     Ping,
@@ -25,6 +24,7 @@ from vanadium_node.wire.frames import (
     encode_frame,
     frame_header,
 )
+from vanadium_node.wire.splitter import FrameSplitter
 
 numbers = st.integers(0, 2**40)
 texts = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -9,8 +9,9 @@ from session_script import BINDING, Step, script
 
 from vanadium_node.wire.connection import Connection
 from vanadium_node.wire.events import ConnectionState, Event, ReceivedItem, Refused
-from vanadium_node.wire.frames import Auth, FrameSplitter, Item, decode_frame, encode_frame
+from vanadium_node.wire.frames import Auth, Item, decode_frame, encode_frame
 from vanadium_node.wire.handshake import Role, verify_auth
+from vanadium_node.wire.splitter import FrameSplitter
 
 GOLDEN = Path(__file__).parents[1] / "vectors" / "session.txt"
 

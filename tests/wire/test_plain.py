@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from vanadium_node import cbor
 from vanadium_node.errors import InputError, ProtocolError
-from vanadium_node.wire.frames import LARGE_BYTES, FrameSplitter, Item, Request, Response, decode_frame, encode_frame
+from vanadium_node.wire.frames import LARGE_BYTES, Item, Request, Response, decode_frame, encode_frame
 from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response, encode_plain_request
+from vanadium_node.wire.splitter import FrameSplitter
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, (1 << 53) - 1))
 PLAIN = st.one_of(

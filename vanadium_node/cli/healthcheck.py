@@ -12,7 +12,8 @@ from typing import Final
 import click
 
 from vanadium_node.errors import ProtocolError, UnreachableError, clip
-from vanadium_node.wire.frames import FrameSplitter, Request, Response, decode_frame, encode_frame
+from vanadium_node.wire.frames import Request, Response, decode_frame, encode_frame
+from vanadium_node.wire.splitter import FrameSplitter
 
 MAX_FRAME_BYTES: Final = 1 << 20
 

@@ -32,7 +32,7 @@ class Handshake(StrEnum):
     """The peer closed the connection, or it broke; a probe does that."""
     TIMEOUT = "timeout"
     OVERLOADED = "overloaded"
-    """Closed at once, because there were too many connections."""
+    """Closed because there were too many connections, or because others waited for its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

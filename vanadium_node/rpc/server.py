@@ -26,13 +26,15 @@ from vanadium_node.rpc.authentication import shake_hands, sign_auth
 from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import Deadlines
 from vanadium_node.rpc.discharging import NONE
+from vanadium_node.rpc.host import Expiring, Host
 from vanadium_node.rpc.intercepting import Interceptor, intercepted
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import parse_listen_address
 from vanadium_node.rpc.observing import Handshake, Observer, observers_of
+from vanadium_node.rpc.refusing import log
 from vanadium_node.rpc.reserved import objects_of
 from vanadium_node.rpc.service import Service
-from vanadium_node.rpc.session import Host, Session, log
+from vanadium_node.rpc.session import Session
 from vanadium_node.rpc.strangers import Stage, Stranger, Strangers
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, server_context
 from vanadium_node.rpc.workers import Workers
@@ -366,7 +368,7 @@ async def serve(
         if principal is None and any(each.family != socket.AF_UNIX for each in listeners):
             raise ConfigurationError("a server without a principal serves unix sockets only")
         async with trio.open_nursery() as nursery:
-            deadlines: Deadlines[tuple[Session, int]] = Deadlines(lambda key: key[0].expire(key[1]))
+            deadlines: Deadlines[tuple[Expiring, int]] = Deadlines(lambda key: key[0].expire(key[1]))
             host = Host(
                 objects=objects,
                 principal=principal,

@@ -5,7 +5,7 @@ the events, and it tells what it wishes and sends `outgoing`. So each rule below
 bytes, and the tables of states can be held against the machine pair by pair.
 
 **Framing.** A connection is a CBOR sequence (RFC 8742) of byte strings. Each byte string is a *frame*: one CBOR array that
-begins with its kind and its stream, `[kind, stream, …]` (`frames`). The byte string's own header is the length, so a reader
+begins with its kind and its stream, `[kind, stream, …]` (`frames`); stream 0 is the connection itself. The byte string's own header is the length, so a reader
 needs no other framing; it refuses a length beyond its limit before it holds a single byte of the content, and looks at a
 frame that comes in pieces once, when it is whole. CBOR is taken in its shortest form only: no longer heads than needed, no
 indefinite lengths, no tags, no key twice, bounded depth (`cbor.decode_frame`; what is signed has its keys sorted, too). So two

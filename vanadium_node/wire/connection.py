@@ -29,7 +29,6 @@ from vanadium_node.wire.frames import (
     Credit,
     End,
     Frame,
-    FrameSplitter,
     Goaway,
     Item,
     Ping,
@@ -44,6 +43,7 @@ from vanadium_node.wire.frames import (
 from vanadium_node.wire.handshake import HandshakeEvent, HandshakeState, Role
 from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 from vanadium_node.wire.plain import decode_plain, encode_bytes_item, encode_bytes_response, encode_plain_request
+from vanadium_node.wire.splitter import FrameSplitter
 from vanadium_node.wire.stream import Stream, StreamEvent, StreamState
 from vanadium_node.wire.stream_table import StreamTable
 

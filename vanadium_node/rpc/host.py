@@ -1,0 +1,56 @@
+"""What all connections of a server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+import trio
+
+from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.discharging import NONE, Collected, Discharging
+from vanadium_node.rpc.limiting import PeerLoads
+from vanadium_node.rpc.observing import Observer
+from vanadium_node.rpc.service import Method
+from vanadium_node.rpc.workers import Workers
+from vanadium_node.security.authorization import Authorizer
+from vanadium_node.security.blessing import Blessings, ChainCache
+from vanadium_node.security.principal import Principal
+from vanadium_node.security.validation import Validator
+from vanadium_node.wire.limits import Limits
+
+Objects: TypeAlias = Mapping[str, Mapping[str, Method]]
+"""Suffix → name of a method → the method."""
+
+
+class Expiring(Protocol):
+    """The calls of one connection, whose deadlines the server watches."""
+
+    def expire(self, number: int) -> None:
+        """End a call whose deadline has passed."""
+
+
+@dataclass(kw_only=True)
+class Host:
+    """What all sessions of a server share."""
+
+    objects: Objects
+    principal: Principal | None
+    authorizer: Authorizer
+    limits: Limits
+    validators: Mapping[int, Validator]
+    now: Callable[[], datetime]
+    workers: Workers
+    deadlines: Deadlines[tuple[Expiring, int]]
+    discharging: Discharging | None = None
+    discharges: Collected = NONE
+    """What is shown with the server's own blessings."""
+    discharged: Blessings | None = None
+    """The blessings that those were fetched for."""
+    observer: Observer = field(default_factory=Observer)
+    loads: PeerLoads = field(default_factory=PeerLoads)
+    chains: ChainCache = field(default_factory=ChainCache)
+    became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    """Whoever waits for calls to end is woken when a connection has none any more."""
