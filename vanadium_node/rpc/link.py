@@ -14,6 +14,7 @@ from contextlib import suppress
 import trio
 
 from vanadium_node.errors import ProtocolError
+from vanadium_node.rpc.polling import Polling
 from vanadium_node.rpc.tls import Channel
 from vanadium_node.wire.connection import Connection
 from vanadium_node.wire.events import Event
@@ -37,6 +38,7 @@ class Link:
         "_incomplete_since",
         "_is_armed",
         "_nursery",
+        "_polling",
         "_rest",
         "_writer",
         "connection",
@@ -68,6 +70,7 @@ class Link:
         self._incomplete_since = 0.0
         self._channel = channel
         self._nursery = nursery
+        self._polling = Polling()
         self._rest: memoryview | None = None
         self._writer: trio.lowlevel.Task | None = None
         self._is_armed = False
@@ -76,8 +79,10 @@ class Link:
     async def receive(self) -> list[Event] | None:
         """Return what the next bytes of the peer mean, maybe nothing yet; None when the connection is over."""
         try:
-            await trio.lowlevel.wait_readable(self.socket)
-            data = self.socket.recv(_RECEIVE_BYTES)
+            data = await self._polling.poll(self.socket, _RECEIVE_BYTES) if self._polling.is_due else None
+            if data is None:
+                await trio.lowlevel.wait_readable(self.socket)
+                data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return []
         except (OSError, trio.ClosedResourceError) as error:
@@ -90,9 +95,12 @@ class Link:
             else:
                 self.blame(ended.reason)
             return None
-        self.last_received = trio.current_time()
+        now = trio.current_time()
+        seconds, self.last_received = now - self.last_received, now
         self.is_pinged = False
-        return self.take(data)
+        events = self.take(data)
+        self._polling.received(0 if events is None else len(events), seconds)
+        return events
 
     def take(self, data: bytes) -> list[Event] | None:
         """Return what bytes of the socket mean; empty ones, what the channel still held from its handshake."""
