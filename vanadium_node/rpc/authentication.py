@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -20,8 +20,10 @@ MAX_HANDSHAKE_BYTES = 1 << 16
 """What a peer may send before the TLS handshake is done; an honest one needs 2 KiB."""
 
 
-async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
-    """Do the TLS handshake on a non-blocking socket.
+async def shake_hands(sock: socket.socket, channel: TlsChannel, is_heard: Callable[[], None] = lambda: None) -> None:
+    """Do the TLS handshake on a non-blocking socket; `is_heard` is called when the peer has said something.
+
+    What a server says last (RFC 8446 §4.6.1: tickets, which nobody uses) waits in the channel for what it encrypts next.
 
     Raises:
         ProtocolError: it failed; an alert has been sent where there is one to send.
@@ -34,6 +36,7 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
     while True:
         if waits:
             data = await _receive(sock)
+            is_heard()
             received += len(data)
             if not data:
                 raise UnreachableError("the peer closed the connection during the TLS handshake")
@@ -45,6 +48,8 @@ async def shake_hands(sock: socket.socket, channel: TlsChannel) -> None:
         except ProtocolError:
             await _send(sock, channel.take_pending())
             raise
+        if is_done and channel.is_server:
+            return
         await _send(sock, channel.take_pending())
         if is_done:
             return

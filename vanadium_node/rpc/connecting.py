@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from math import inf
 from types import MappingProxyType
 
 import trio
@@ -76,12 +77,19 @@ async def connect(
     )
     failure: Exception | None = None
     connection: socket.socket | None = None
+    client: Client | None = None
     try:
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = (
+                trio.current_time() + timeout
+            )  # of connecting; a scope of its own costs more
             try:
-                with _in_time(target, timeout):
+                try:
                     connection = await dial(target.address)
                     client = await _open(target, connection, trusting, limits, nursery, interceptors)
+                except OSError as error:
+                    raise UnreachableError(f"the connection to {target} broke: {error.strerror or error}") from error
+                nursery.cancel_scope.deadline = inf
                 nursery.start_soon(client.run)
                 try:
                     yield client
@@ -96,21 +104,11 @@ async def connect(
             connection.close()
     if failure is not None:
         raise failure
-
-
-@contextmanager
-def _in_time(name: Name, timeout: float) -> Iterator[None]:
-    """Bound the time for connecting, and turn what the system says into errors that name the server."""
-    try:
-        with trio.fail_after(timeout):
-            yield
-    except trio.TooSlowError as error:
+    if client is None:
         raise UnreachableError(
-            f"no answer from {name} within {timeout:g} seconds",
+            f"no answer from {target} within {timeout:g} seconds",
             hint="is the server overloaded, or is something else listening there?",
-        ) from error
-    except OSError as error:
-        raise UnreachableError(f"the connection to {name} broke: {error.strerror or error}") from error
+        )
 
 
 async def _open(

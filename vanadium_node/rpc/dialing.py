@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -107,6 +108,7 @@ def _look_up(host: str, environ: Mapping[str, str]) -> list[str]:
     return [each[0] for each in fields if host in each[1:] and _ip_version(each[0]) is not None]
 
 
+@lru_cache(maxsize=256)
 def _ip_version(host: str) -> int | None:
     """Return 4 or 6 for an IP address, None for a name."""
     try:

@@ -23,6 +23,9 @@ from vanadium_node.wire.limits import Limits
 _RECEIVE_BYTES = 1 << 17
 """Read at once. More would have the system map and unmap memory for every small message (malloc's threshold)."""
 
+_MORE = getattr(socket, "MSG_MORE", 0)
+"""Linux's flag for 'do not send yet, more comes'."""
+
 _FRAMES_AT_ONCE = 32
 _BYTES_AT_ONCE = 1 << 17
 """What a round may queue before it is sent without waiting for the round's end."""
@@ -252,7 +255,7 @@ class Link:
     def close(self) -> None:
         """Say goodbye as far as the system takes it, and send nothing more."""
         if not self.is_broken and self._rest is None:
-            with suppress(OSError):
-                self.socket.send(self._channel.close())
+            with suppress(OSError):  # in one packet with the end, which comes next
+                self.socket.send(self._channel.close(), _MORE)
         self.is_broken = True
         self._drained.unpark_all()

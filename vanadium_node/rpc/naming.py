@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -84,6 +85,7 @@ class Name:
     suffix: str = ""
 
     @classmethod
+    @lru_cache(maxsize=256)  # a program calls few servers, and connects to them again and again
     def parse(cls, text: str) -> Self:
         """Read a name. Raises InputError, which quotes the text and shows examples."""
         if text.startswith("unix:"):

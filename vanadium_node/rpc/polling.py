@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cache
 from typing import Final
 
 import trio
 
 CLOSE_SECONDS: Final = 500e-6
 """Messages that follow each other in less are close: two ends on one machine, one after another, need 100 to 250 µs for a call."""
+
+CLOSE_MESSAGES: Final = 3
+"""So many close ones in a row are a sequence; a connection for one call never polls."""
 
 TURNS: Final = 32
 """How many times a socket is asked at most: some 150 µs of an idle scheduler."""
@@ -28,6 +32,7 @@ BUSY_SECONDS: Final = 100e-6
 """A turn that takes longer was one with work for others."""
 
 
+@cache
 def _may_poll() -> bool:
     """Tell whether this process has a processor besides the one that its peer on this machine may need."""
     if hasattr(os, "sched_getaffinity"):
@@ -38,16 +43,17 @@ def _may_poll() -> bool:
 class Polling:
     """Whether the messages of one connection are close to each other, and asking for the next one while they are."""
 
-    __slots__ = ("_may_poll", "is_due")
+    __slots__ = ("_close", "is_due")
 
     def __init__(self) -> None:
-        self._may_poll = _may_poll()
+        self._close = 0
         self.is_due = False
         """Whether the next message is worth asking for."""
 
     def received(self, messages: int, seconds: float) -> None:
         """Take note that so many messages came together, so many seconds after those before them."""
-        self.is_due = messages == 1 and seconds < CLOSE_SECONDS and self._may_poll
+        self._close = self._close + 1 if messages == 1 and seconds < CLOSE_SECONDS else 0
+        self.is_due = self._close >= CLOSE_MESSAGES and _may_poll()
 
     async def poll(self, sock: socket.socket, size: int) -> bytes | None:
         """Return what the socket has within the next turns, `size` bytes at most; None where that is nothing. Raises OSError."""

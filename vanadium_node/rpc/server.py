@@ -202,9 +202,7 @@ class Server:
         if self._tls is None:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
-        await trio.lowlevel.wait_readable(connection)
-        stranger.stage = Stage.TALKING
-        await shake_hands(connection, channel)
+        await shake_hands(connection, channel, stranger.talks)
         stranger.stage = Stage.ENCRYPTED
         link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
         session = Session(self._host, link, address, uid)

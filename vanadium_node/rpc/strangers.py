@@ -37,6 +37,10 @@ class Stranger:
         self.is_ousted = False
         """It was cut off because others waited."""
 
+    def talks(self) -> None:
+        """Take note that it has said something."""
+        self.stage = Stage.TALKING
+
     @property
     def keeps_us_waiting(self) -> bool:
         """Whether it is the peer's turn: everything that it sent has been read."""

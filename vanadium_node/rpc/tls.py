@@ -158,7 +158,7 @@ class TlsChannel:
                 view = memoryview(data)
                 for start in range(0, size, _RECORD_BYTES):
                     tls.send(view[start : start + _RECORD_BYTES])
-            return tls.bio_read(size + (size >> 6) + 4096)
+            return tls.bio_read(size + (size >> 6) + 4096)  # with room for what a server's handshake left
         except SSL.Error as error:
             raise ProtocolError(f"nothing can be sent any more: {_reason(error)}") from error
 

@@ -48,7 +48,9 @@ class PeerTrust:
         self._outcomes: dict[tuple[str, frozenset[str]], _Outcome] = {}
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
-        self._is_for_all_methods = all(caveat.id in _OF_ALL_METHODS for caveat in self._caveats())
+        kinds = {caveat.id for caveat in self._caveats()}
+        self._is_for_all_methods = kinds <= _OF_ALL_METHODS
+        self._is_for_all_local_names = CaveatId.PEER_BLESSINGS not in kinds
 
     def judge(
         self,
@@ -61,7 +63,7 @@ class PeerTrust:
         discharges: tuple[Discharge, ...] = (),
     ) -> tuple[PeerIdentity, Validation]:
         """Return who the peer is for a call of `method` at `now`, and the same as authorizers want it."""
-        if roots is not self._roots or local_names != self._local_names:
+        if roots is not self._roots or (local_names != self._local_names and not self._is_for_all_local_names):
             self._outcomes.clear()
             self._roots, self._local_names = roots, local_names
         key = _ALL_METHODS if self._is_for_all_methods else (method, tags)

@@ -22,15 +22,19 @@ MAX_ENCODED_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A verified chain of certificates, the root's first."""
+    """A verified chain of certificates, the root's first. Equal chains have equal digests."""
 
-    certificates: tuple[Certificate, ...]
+    certificates: tuple[Certificate, ...] = field(compare=False)
     digest: bytes
+    name: str = field(init=False, compare=False)
+    """The name that the chain gives: its extensions joined by `:`."""
+    caveats: tuple[Caveat, ...] = field(init=False, compare=False, repr=False)
+    """The caveats of all certificates."""
 
-    @property
-    def name(self) -> str:
-        """The name that the chain gives: its extensions joined by `:`."""
-        return SEPARATOR.join(c.extension for c in self.certificates)
+    def __post_init__(self) -> None:
+        # Looked at several times for every connection, so made once.
+        object.__setattr__(self, "name", SEPARATOR.join(c.extension for c in self.certificates))
+        object.__setattr__(self, "caveats", tuple(caveat for c in self.certificates for caveat in c.caveats))
 
     @property
     def root_key(self) -> PublicKey:
@@ -41,11 +45,6 @@ class Chain:
     def public_key(self) -> PublicKey:
         """The key that the name is bound to."""
         return self.certificates[-1].public_key
-
-    @property
-    def caveats(self) -> tuple[Caveat, ...]:
-        """The caveats of all certificates."""
-        return tuple(caveat for certificate in self.certificates for caveat in certificate.caveats)
 
     @property
     def expiry(self) -> datetime | None:

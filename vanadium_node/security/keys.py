@@ -6,7 +6,7 @@ A public key is a value. A private key shows nothing of itself: no content in it
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NoReturn, Self, assert_never
+from typing import Final, NoReturn, Self, assert_never, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -113,19 +113,23 @@ class PublicKey:
     def __str__(self) -> str:
         return self.fingerprint
 
+    def __hash__(self) -> int:
+        return hash(self.der)
+
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Tell whether `signature` (64 bytes, as in COSE) is this key's over `message`."""
         if len(signature) != SIGNATURE_BYTES:
             return False
         try:
-            if isinstance(self._key, ed25519.Ed25519PublicKey):
-                self._key.verify(signature, message)
+            if self.key_type is KeyType.ED25519:  # quicker to ask than the abstract class of a key
+                cast("ed25519.Ed25519PublicKey", self._key).verify(signature, message)
             else:
                 r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
                 s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
                 if s > _ORDER // 2:
                     return False
-                self._key.verify(encode_dss_signature(r, s), message, _ES256)
+                key = cast("ec.EllipticCurvePublicKey", self._key)
+                key.verify(encode_dss_signature(r, s), message, _ES256)
         except InvalidSignature:
             return False
         return True

@@ -42,6 +42,10 @@ class Role(StrEnum):
         return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
+_VERSIONS: Final = cbor.encode(list(VERSIONS))
+_ROLES: Final[Mapping[Role, bytes]] = MappingProxyType({role: cbor.encode(role.value) for role in Role})
+
+
 class HandshakeState(Enum):
     """How far the two ends know each other."""
 
@@ -105,8 +109,27 @@ def session_payload(
     role: Role, binding: bytes, public_key: bytes, blessings: bytes | None, discharges: Sequence[bytes]
 ) -> bytes:
     """Return what the end with that role signs to show itself on the channel with that binding."""
-    shown = hashlib.sha256(cbor.encode([list(VERSIONS), public_key, blessings, list(discharges)])).digest()
-    return cbor.encode([role.value, binding, shown])
+    return _signed_content(role, binding, _VERSIONS, public_key, blessings, discharges)
+
+
+def _signed_content(
+    role: Role, binding: bytes, versions: bytes, public_key: bytes, blessings: bytes | None, discharges: Sequence[bytes]
+) -> bytes:
+    """Return `[role, binding, SHA-256([versions, key, blessings, discharges])]`, put together from encoded parts."""
+    shown = b"".join(
+        (
+            b"\x84",
+            versions,
+            *_field(public_key),
+            *((b"\xf6",) if blessings is None else _field(blessings)),
+            cbor.encode(list(discharges)) if discharges else b"\x80",
+        )
+    )
+    return b"".join((b"\x83", _ROLES[role], *_field(binding), *_field(hashlib.sha256(shown).digest())))
+
+
+def _field(value: bytes) -> tuple[bytes, bytes]:
+    return cbor.bytes_head(len(value)), value
 
 
 def auth_frame(public_key: PublicKey, blessings: Blessings | None, discharges: Sequence[bytes], signed: bytes) -> Auth:
@@ -140,8 +163,8 @@ def verify_auth(auth: Auth, role: Role, binding: bytes, cache: ChainCache | None
     try:
         key = _key(auth, cache)
         signed = verify_signed(SignatureType.SESSION, auth.signature, key, max_bytes=_MAX_SIGNED_BYTES)
-        shown = hashlib.sha256(cbor.encode([auth.versions, key.der, auth.blessings, auth.discharges])).digest()
-        if signed != cbor.encode([role.value, binding, shown]):
+        versions = cbor.encode(auth.versions)
+        if signed != _signed_content(role, binding, versions, key.der, auth.blessings, auth.discharges):
             raise NotTrustedError("the peer's signature is of another connection, role or content")
         blessings = None if auth.blessings is None else Blessings.decode(auth.blessings, cache)
         discharges = tuple(Discharge.decode(each) for each in auth.discharges)
