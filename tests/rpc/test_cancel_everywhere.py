@@ -20,6 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from vanadium_node.errors import CallError, UnreachableError
 from vanadium_node.rpc import Call, Client, Server, Service, Tag, connect, method, serve
+from vanadium_node.rpc.deadlines import deadlines_of_run
 from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.limits import STREAM_WINDOW_BYTES, Limits
 
@@ -227,6 +228,7 @@ async def test_cancelling_the_server_at_every_step(
 ) -> None:
     """Whoever connects, calls, sends or waits for credit is told that it has gone, and nothing hangs."""
     playing, outcomes = Work(), set[str]()
+    deadlines_of_run()  # all clients have its one task in common
     tasks, files = living(), open_files()
 
     async def life(address: list[str], up: trio.Event, over: trio.Event) -> None:

@@ -141,7 +141,7 @@ async def test_stops_when_others_have_work(pair: tuple[socket.socket, socket.soc
             nursery.cancel_scope.cancel()
 
     await trio.to_thread.run_sync(lambda: trio.run(main, clock=clock))
-    assert 2 <= turns < TURNS / 2
+    assert turns < TURNS / 2
 
 
 async def test_can_be_cancelled(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import trio
 
@@ -21,38 +22,52 @@ MAX_HANDSHAKE_BYTES = 1 << 16
 
 
 async def shake_hands(sock: socket.socket, channel: TlsChannel, is_heard: Callable[[], None] = lambda: None) -> None:
-    """Do the TLS handshake on a non-blocking socket; `is_heard` is called when the peer has said something.
+    """Do the TLS handshake, or what is left of it, on a non-blocking socket; `is_heard` is called when the peer has said something.
 
-    What a server says last (RFC 8446 §4.6.1: tickets, which nobody uses) waits in the channel for what it encrypts next.
+    What an end says last waits in the channel for what it encrypts next: at a server (RFC 8446 §4.6.1: tickets, which nobody
+    uses), and at a client that has the server's first words already.
 
     Raises:
         ProtocolError: it failed; an alert has been sent where there is one to send.
         UnreachableError: the peer left, as a proxy does that has nobody behind it.
         OSError: the connection broke.
     """
+    if not channel.is_server:
+        channel.shake_hands(b"")
+        await _send(sock, channel.take_pending())
+    await _go_on(sock, channel, attrgetter("is_done"), is_heard)
+    if not (channel.is_server or channel.has_heard):
+        await _send(sock, channel.take_pending())
+
+
+async def hear_hello(sock: socket.socket, channel: TlsChannel, is_heard: Callable[[], None]) -> None:
+    """Do a server's part of the TLS handshake until it may speak; its answer to the hello waits in the channel for what it says.
+
+    Raises as `shake_hands` does, which does the rest.
+    """
+    await _go_on(sock, channel, attrgetter("may_speak"), is_heard)
+
+
+async def _go_on(
+    sock: socket.socket, channel: TlsChannel, is_far_enough: Callable[[TlsChannel], bool], is_heard: Callable[[], None]
+) -> None:
+    """Go on with the handshake with what the peer sends, until it has come as far as it should; the last answer is not sent yet."""
     received = 0
-    data = b""
-    waits = channel.is_server
-    while True:
-        if waits:
-            data = await _receive(sock)
-            is_heard()
-            received += len(data)
-            if not data:
-                raise UnreachableError("the peer closed the connection during the TLS handshake")
-            if received > MAX_HANDSHAKE_BYTES:
-                raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
-        waits = True
+    while not is_far_enough(channel):
+        data = await _receive(sock)
+        is_heard()
+        received += len(data)
+        if not data:
+            raise UnreachableError("the peer closed the connection during the TLS handshake")
+        if received > MAX_HANDSHAKE_BYTES:
+            raise ProtocolError(f"the peer sent more than {MAX_HANDSHAKE_BYTES} bytes for a TLS handshake")
         try:
-            is_done = channel.shake_hands(data)
+            channel.shake_hands(data)
         except ProtocolError:
             await _send(sock, channel.take_pending())
             raise
-        if is_done and channel.is_server:
-            return
-        await _send(sock, channel.take_pending())
-        if is_done:
-            return
+        if not is_far_enough(channel):
+            await _send(sock, channel.take_pending())
 
 
 async def _receive(sock: socket.socket) -> bytes:

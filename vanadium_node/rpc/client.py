@@ -31,7 +31,7 @@ from vanadium_node.errors import (
 from vanadium_node.rpc.authentication import sign_auth
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
-from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.deadlines import deadlines_of_run
 from vanadium_node.rpc.discharging import NONE, Discharging, needs_discharges
 from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
@@ -75,6 +75,19 @@ class Trusting:
     """None: this end's blessings are shown without discharges."""
 
 
+UNREAD_SECONDS: Final = 0.02
+"""How long a connection may be open without a task that reads from it: longer than one that is made for a call."""
+
+
+class Reading:
+    """A call that reads from the server itself while it waits for its answer."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self) -> None:
+        self.answer: outcome.Outcome[Response] | None = None
+
+
 class Client:
     """An open connection to a server, on which any number of tasks make calls at once."""
 
@@ -93,9 +106,16 @@ class Client:
         self._fresh_until = FOREVER
         self._wants_discharges = False
         self._renewing = trio.Lock()
-        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._waiting: dict[int, trio.lowlevel.Task | Reading] = {}
+        """Who waits for the answer of which call."""
+        self._is_read = False
+        """Somebody reads from the server: a task, or a call that waits for its answer."""
+        self._is_closed = False
+        """No task can be started any more."""
+        self._is_seen_to = False
+        """The next look at the connection is far away."""
         self._streams: dict[int, CallStream[Any]] = {}
-        self._deadlines: Deadlines[int] = Deadlines(self._expire)
+        self._deadlines = deadlines_of_run()
         self._auths = AuthPace(trio.current_time())
         self._end = ""
         """Why no call can be made any more; empty while calls can."""
@@ -145,7 +165,7 @@ class Client:
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
         if deadline != inf:
-            self._deadlines.add(number, deadline)
+            self._deadlines.add((self, number), deadline)
         if len(waiting) == 1:
             link.flush()
         else:
@@ -156,11 +176,15 @@ class Client:
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
-            response: Response = await trio.lowlevel.wait_task_rescheduled(abort)
+            response: Response
+            if self._is_read:
+                response = await trio.lowlevel.wait_task_rescheduled(abort)
+            else:
+                response = await self._read_for(number)
         except trio.Cancelled:
             self._give_up(number)
             raise
-        self._deadlines.discard(number)
+        self._deadlines.discard((self, number))
         if response.error is not None:
             raise call_error(response.error)
         if returns is object:
@@ -199,8 +223,10 @@ class Client:
         )
         stream: CallStream[Any] = CallStream(self, number, method, Inbox(self._link, codec_of(returns)), result)
         self._streams[number] = stream
+        if not self._is_read:
+            self._start_reading()
         if deadline != inf:
-            self._deadlines.add(number, deadline)
+            self._deadlines.add((self, number), deadline)
         self._link.flush()
         try:
             yield stream
@@ -237,7 +263,7 @@ class Client:
 
     def _give_up(self, number: int) -> None:
         """Cancel a call that nobody waits for any more; nothing happens when it is over."""
-        self._deadlines.discard(number)
+        self._deadlines.discard((self, number))
         self._waiting.pop(number, None)
         stream = self._streams.pop(number, None)
         if stream is not None:
@@ -246,14 +272,15 @@ class Client:
             self._link.connection.send_cancel(number)
             self._link.wake()
 
-    def _expire(self, number: int) -> None:
+    def expire(self, number: int) -> None:
+        """Fail a call whose deadline has passed, or look whether the server still lives."""
         if number == CONNECTION:
             self._look_alive()
             return
-        task, stream = self._waiting.pop(number, None), self._streams.get(number)
+        waiter, stream = self._waiting.pop(number, None), self._streams.get(number)
         error = CallError(ErrorCode.TIMEOUT, f"no answer from {self.name} in time", hint="is it overloaded, or stuck?")
-        if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+        if waiter is not None:
+            self._answer(waiter, outcome.Error(error))
         if stream is not None:
             stream.fail(error)
         self._link.connection.send_cancel(number)
@@ -262,8 +289,14 @@ class Client:
     # The connection
 
     def _look_alive(self) -> None:
-        """Ask a silent server for a sign of life, and end the connection to one that gives none."""
-        self._deadlines.add(CONNECTION, self._link.look_alive())
+        """Ask a silent server for a sign of life, and end the connection to one that gives none; have it be read at all."""
+        if self._is_closed:
+            return
+        if not self._is_read:
+            self._start_reading()
+        else:
+            self._is_seen_to = True
+            self._deadlines.add((self, CONNECTION), self._link.look_alive())
 
     async def open(self, channel: TlsChannel) -> None:
         """Look at the server, and show this end if it is trusted. Raises NotTrustedError, UnreachableError, PeerError."""
@@ -371,24 +404,66 @@ class Client:
                 raise refusal
         self.server = identity
 
-    async def run(self) -> None:
-        """Read from the server until the connection is over, and end calls whose time is; then fail what still waits."""
-        self._link.flush()
+    def begin(self) -> None:
+        """Look after the connection from now on.
+
+        What the server sends is read by the call that waits for its answer, as long as there is one at a time; a task for it is
+        started only when that is not so, or the connection stays. So one that is made for a call comes and goes without.
+        """
+        self._is_seen_to = False
+        self._deadlines.add((self, CONNECTION), trio.current_time() + UNREAD_SECONDS)
+
+    def _start_reading(self) -> None:
+        self._is_read = True
+        self._link.start(self._read_on)
         self._look_alive()
-        while True:
-            with self._deadlines.until_earliest():
-                while (events := await self._link.receive()) is not None and self._handle(events):
-                    pass
-                break
-            self._deadlines.expire()
+
+    async def _read_on(self) -> None:
+        """Read from the server until the connection is over."""
+        self._link.flush()
+        while await self._read():
+            pass
+
+    async def _read_for(self, number: int) -> Response:
+        """Read from the server until a call has its answer."""
+        reading = self._waiting[number] = Reading()
+        self._is_read = True
+        try:
+            while reading.answer is None:
+                await self._read()
+        finally:
+            self._is_read = False
+            if self._is_closed:
+                pass
+            elif self._waiting or self._streams:
+                self._start_reading()
+            elif self._is_seen_to:
+                self.begin()
+        return reading.answer.unwrap()
+
+    async def _read(self) -> bool:
+        """Act on what the server sends next; tell whether more can come. Where it cannot, all calls have failed."""
+        events = await self._link.receive()
+        if events is not None and self._handle(events):
+            return True
         self.end(f"the connection to {self.name} ended: {self._link.fault or 'the server closed it'}")
+        return False
+
+    def _answer(self, waiter: trio.lowlevel.Task | Reading, answer: outcome.Outcome[Response]) -> None:
+        """Give a call its answer."""
+        if isinstance(waiter, Reading):
+            waiter.answer = answer
+            self._link.interrupt()
+        else:
+            trio.lowlevel.reschedule(waiter, answer)
 
     def end(self, reason: str) -> None:
         """Fail all calls, and those still to come."""
         self._end = self._end or reason
+        self._deadlines.discard((self, CONNECTION))
         waiting, self._waiting = self._waiting, {}
-        for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(self._ended()))
+        for waiter in waiting.values():
+            self._answer(waiter, outcome.Error(self._ended()))
         for stream in self._streams.values():
             stream.fail(self._ended())
         self._credit.unpark_all()
@@ -401,9 +476,11 @@ class Client:
         goes_on = True
         for event in events:
             if type(event) is Response:
-                task = self._waiting.pop(event.stream, None)
-                if task is not None:
-                    trio.lowlevel.reschedule(task, outcome.Value(event))
+                waiter = self._waiting.pop(event.stream, None)
+                if isinstance(waiter, Reading):
+                    waiter.answer = outcome.Value(event)
+                elif waiter is not None:
+                    trio.lowlevel.reschedule(waiter, outcome.Value(event))
                 elif (stream := self._streams.get(event.stream)) is not None:
                     stream.respond(event)
                     self._credit.unpark_all()
@@ -465,6 +542,7 @@ class Client:
 
     def close(self) -> None:
         """Send what still waits, as far as the system takes it, and say goodbye."""
+        self._is_closed = True
         self._link.flush()
         self._link.close()
         self.end(f"the connection to {self.name} is closed")

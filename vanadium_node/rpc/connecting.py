@@ -90,7 +90,7 @@ async def connect(
                 except OSError as error:
                     raise UnreachableError(f"the connection to {target} broke: {error.strerror or error}") from error
                 nursery.cancel_scope.deadline = inf
-                nursery.start_soon(client.run)
+                client.begin()
                 try:
                     yield client
                 finally:

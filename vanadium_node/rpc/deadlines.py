@@ -1,14 +1,14 @@
 """Deadlines of many calls with one waiting task.
 
-A cancel scope with a deadline costs as much as a call. Here a call costs an entry in a table; a task waits, for this or for
-something else too, until the earliest of them could be due, looks, and waits again. Most calls end long before.
+A cancel scope with a deadline costs as much as a call. Here a call costs an entry in a table; one task waits until the earliest
+of them could be due, looks, and waits again. Most calls end long before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -34,10 +34,6 @@ class Deadlines(Generic[K]):
         """Forget a key; nothing happens when it is not there."""
         self._due.pop(key, None)
 
-    def until_earliest(self) -> trio.CancelScope:
-        """Return a scope that ends when something may be due; whoever waits in it then calls `expire`, and takes a new one."""
-        return self._sleep
-
     def expire(self) -> None:
         """Call `expire` for what is due."""
         now = trio.current_time()
@@ -52,6 +48,36 @@ class Deadlines(Generic[K]):
     async def run(self) -> None:
         """Call `expire` for what is due, until cancelled."""
         while True:
-            with self.until_earliest():
+            with self._sleep:
                 await trio.sleep_forever()
             self.expire()
+
+
+class Expiring(Protocol):
+    """The calls of one connection, by their numbers."""
+
+    def expire(self, number: int) -> None:
+        """Do what is to be done when the deadline of a call has passed."""
+
+
+CallDeadlines: TypeAlias = Deadlines[tuple[Expiring, int]]
+"""Deadlines of the calls of many connections."""
+
+
+def call_deadlines() -> CallDeadlines:
+    """Return deadlines that nobody has run yet."""
+    return Deadlines(lambda key: key[0].expire(key[1]))
+
+
+_OF_RUN: Final[trio.lowlevel.RunVar[CallDeadlines]] = trio.lowlevel.RunVar("vanadium_node.rpc.deadlines")
+
+
+def deadlines_of_run() -> CallDeadlines:
+    """Return the deadlines that all clients of this `trio.run` have in common, with the one task that watches them."""
+    try:
+        return _OF_RUN.get()
+    except LookupError:
+        deadlines = call_deadlines()
+        _OF_RUN.set(deadlines)
+        trio.lowlevel.spawn_system_task(deadlines.run)
+        return deadlines

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import trio
 
-from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.deadlines import CallDeadlines
 from vanadium_node.rpc.discharging import NONE, Collected, Discharging
 from vanadium_node.rpc.limiting import PeerLoads
 from vanadium_node.rpc.observing import Observer
@@ -25,13 +25,6 @@ Objects: TypeAlias = Mapping[str, Mapping[str, Method]]
 """Suffix → name of a method → the method."""
 
 
-class Expiring(Protocol):
-    """The calls of one connection, whose deadlines the server watches."""
-
-    def expire(self, number: int) -> None:
-        """End a call whose deadline has passed."""
-
-
 @dataclass(kw_only=True)
 class Host:
     """What all sessions of a server share."""
@@ -43,7 +36,7 @@ class Host:
     validators: Mapping[int, Validator]
     now: Callable[[], datetime]
     workers: Workers
-    deadlines: Deadlines[tuple[Expiring, int]]
+    deadlines: CallDeadlines
     discharging: Discharging | None = None
     discharges: Collected = NONE
     """What is shown with the server's own blessings."""

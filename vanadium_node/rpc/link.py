@@ -9,6 +9,7 @@ What the system does not take is the writer's to send; `drained` waits for that 
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -88,8 +89,10 @@ class Link:
                 data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return []
-        except (OSError, trio.ClosedResourceError) as error:
-            self._ended(f"the connection broke: {getattr(error, 'strerror', None) or error}")
+        except trio.ClosedResourceError:
+            return []  # `interrupt`
+        except OSError as error:
+            self._ended(f"the connection broke: {error.strerror or error}")
             return None
         if not data:
             ended = self.connection.receive_end()
@@ -104,6 +107,15 @@ class Link:
         events = self.take(data)
         self._polling.received(0 if events is None else len(events), seconds)
         return events
+
+    def start(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a task for as long as the connection is open."""
+        self._nursery.start_soon(run)
+
+    def interrupt(self) -> None:
+        """Have `receive` return, with no events if nothing came: there is something to look at besides the peer."""
+        if self.socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self.socket)  # wakes whoever waits for the socket, and does nothing to it
 
     def take(self, data: bytes) -> list[Event] | None:
         """Return what bytes of the socket mean; empty ones, what the channel still held from its handshake."""
@@ -174,7 +186,7 @@ class Link:
         while not self.is_broken:
             try:
                 await self._send_rest()
-            except (OSError, trio.ClosedResourceError) as error:
+            except OSError as error:
                 self._break(error)
                 break
             self.flush()
@@ -190,10 +202,10 @@ class Link:
 
     async def _send_rest(self) -> None:
         while self._rest is not None:
-            await trio.lowlevel.wait_writable(self.socket)
             try:
+                await trio.lowlevel.wait_writable(self.socket)
                 sent = self.socket.send(self._rest)
-            except BlockingIOError:
+            except (BlockingIOError, trio.ClosedResourceError):
                 continue
             self._rest = self._rest[sent:] if sent != len(self._rest) else None
 
@@ -241,8 +253,8 @@ class Link:
         """Whether more waits for the peer than may: nothing more is to be queued before it is `drained`."""
         return self.queued_bytes > self.limits.max_queued_bytes
 
-    def _break(self, error: OSError | trio.ClosedResourceError) -> None:
-        self._ended(f"the connection broke: {getattr(error, 'strerror', None) or error}")
+    def _break(self, error: OSError) -> None:
+        self._ended(f"the connection broke: {error.strerror or error}")
         self.abort()
 
     def abort(self) -> None:

@@ -22,11 +22,11 @@ from OpenSSL import SSL
 
 from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
-from vanadium_node.rpc.authentication import shake_hands, sign_auth
+from vanadium_node.rpc.authentication import hear_hello, shake_hands, sign_auth
 from vanadium_node.rpc.connecting import discharging_of
-from vanadium_node.rpc.deadlines import Deadlines
+from vanadium_node.rpc.deadlines import call_deadlines
 from vanadium_node.rpc.discharging import NONE
-from vanadium_node.rpc.host import Expiring, Host
+from vanadium_node.rpc.host import Host
 from vanadium_node.rpc.intercepting import Interceptor, intercepted
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.naming import parse_listen_address
@@ -119,24 +119,36 @@ class Server:
                     self._admit(connection, nursery)
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve a connection; where there are too many, the idlest one makes room, and where none is idle, it is closed.
+        """Serve a connection; where there are too many, and none that could make room, it is closed."""
+        if not self._make_room(1):
+            self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
+            log.warning("closed a new connection: all %d are busy", len(self._sessions))
+            connection.close()
+            return
+        nursery.start_soon(self._serve, connection, self._strangers.enter(connection))
+
+    def _make_room(self, wanted: int) -> bool:
+        """Close the idlest connections where there are too many for so many more; tell whether there is room.
 
         It is the idlest one of the peer that has the most: who opens connections without end closes their own.
         """
-        if len(self._sessions) >= self._host.limits.max_connections:
+        while len(self._sessions) + wanted > self._host.limits.max_connections:
             idle = [session for session in self._sessions if session.is_quiet]
             if not idle:
-                self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
-                log.warning("closed a new connection: all %d are busy", len(self._sessions))
-                connection.close()
-                return
+                return False
             idlest = min(idle, key=lambda session: (-session.load.connections, session.link.last_received))
             del self._sessions[idlest]  # it is the idlest only once, though it ends when its task gets to it
             idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, _IDLEST)
             idlest.link.flush()
             idlest.link.blame(_IDLEST)
             idlest.link.abort()
-        nursery.start_soon(self._serve, connection, self._strangers.enter(connection))
+        return True
+
+    def _enter(self, session: Session) -> None:
+        """Count a connection; others may have come while it shook hands."""
+        self._sessions[session] = None
+        session.begin()
+        self._make_room(0)
 
     async def _serve(self, connection: socket.socket, stranger: Stranger) -> None:
         """Serve one connection from its first byte to its last."""
@@ -159,8 +171,7 @@ class Server:
                 session: Session | None = None
                 try:
                     session = await self._open(stranger, address, uid, nursery)
-                    self._sessions[session] = None
-                    session.begin()
+                    self._enter(session)
                     is_known = await self._until_known(session)
                     if is_known:
                         observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
@@ -202,8 +213,7 @@ class Server:
         if self._tls is None:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
-        await shake_hands(connection, channel, stranger.talks)
-        stranger.stage = Stage.ENCRYPTED
+        await hear_hello(connection, channel, stranger.talks)
         link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
         session = Session(self._host, link, address, uid)
         session.binding = channel.binding
@@ -214,6 +224,8 @@ class Server:
         except VanadiumError as error:
             log.warning("cannot show this server's blessings to %s: %s", address, error)
             raise
+        await shake_hands(connection, channel)
+        stranger.stage = Stage.ENCRYPTED
         return session
 
     async def _until_known(self, session: Session) -> bool:
@@ -366,7 +378,7 @@ async def serve(
         if principal is None and any(each.family != socket.AF_UNIX for each in listeners):
             raise ConfigurationError("a server without a principal serves unix sockets only")
         async with trio.open_nursery() as nursery:
-            deadlines: Deadlines[tuple[Expiring, int]] = Deadlines(lambda key: key[0].expire(key[1]))
+            deadlines = call_deadlines()
             host = Host(
                 objects=objects,
                 principal=principal,

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from vanadium_node.errors import ProtocolError
+from vanadium_node.rpc import early_data
 from vanadium_node.wire.handshake import BINDING_BYTES
 
 ALPN: Final = b"vanadium/1"
@@ -95,13 +96,21 @@ class RecordCounter:
 class TlsChannel:
     """One TLS connection without a socket."""
 
-    __slots__ = ("_records", "_tls", "is_server")
+    __slots__ = ("_held", "_is_early", "_records", "_tls", "is_done", "is_server", "may_speak")
 
     def __init__(self, tls: SSL.Connection, *, is_server: bool) -> None:
         self._tls = tls
         self._records = RecordCounter()
+        self._held = b""
+        """What the peer sent with the end of its handshake, decrypted."""
+        self._is_early = False
+        """What is encrypted goes before the end of the handshake."""
         self.is_server = is_server
         """The peer speaks first."""
+        self.is_done: bool = False
+        """The handshake is over."""
+        self.may_speak = False
+        """Something can be encrypted: at a server, as soon as it has read the client's hello (`early_data`)."""
 
     @classmethod
     def accept(cls, context: SSL.Context) -> TlsChannel:
@@ -118,7 +127,7 @@ class TlsChannel:
         return cls(tls, is_server=False)
 
     def shake_hands(self, data: bytes) -> bool:
-        """Go on with the handshake with what the peer sent; tell whether it is done.
+        """Go on with the handshake with what the peer sent, as far as `may_speak`, and then to its end; tell whether it is done.
 
         Raises:
             ProtocolError: it failed; an alert that tells the peer may wait in `take_pending`.
@@ -127,14 +136,27 @@ class TlsChannel:
             self._records.feed(data)
             self._tls.bio_write(data)
         try:
-            self._tls.do_handshake()
+            if self.is_server and not self.may_speak and early_data.IS_AVAILABLE:
+                self._is_early = early_data.hear_hello(self._tls)
+            else:
+                self._tls.do_handshake()
+                self.is_done, self._is_early = True, False
         except SSL.WantReadError:
             return False
         except SSL.Error as error:
             raise ProtocolError(f"the TLS handshake failed: {_reason(error)}") from error
-        if self._tls.get_alpn_proto_negotiated() != ALPN:
-            raise ProtocolError(f"the peer does not speak {ALPN.decode()} (ALPN)")
-        return True
+        if not self.may_speak and (self.is_done or self._is_early):
+            if self._tls.get_alpn_proto_negotiated() != ALPN:
+                raise ProtocolError(f"the peer does not speak {ALPN.decode()} (ALPN)")
+            self.may_speak = True
+        if self.is_done:
+            self._held = self.decrypt(b"") or b""
+        return self.is_done
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether the peer has said something already, with the end of its handshake."""
+        return bool(self._held)
 
     def take_pending(self) -> bytes:
         """Return the bytes that the handshake wants to send."""
@@ -152,13 +174,15 @@ class TlsChannel:
         """Return the records for `data`. Raises ProtocolError when the peer has broken the channel."""
         tls, size = self._tls, len(data)
         try:
-            if size <= _RECORD_BYTES:
+            if self._is_early:
+                early_data.write(tls, data)
+            elif size <= _RECORD_BYTES:
                 tls.send(data)
             else:
                 view = memoryview(data)
                 for start in range(0, size, _RECORD_BYTES):
                     tls.send(view[start : start + _RECORD_BYTES])
-            return tls.bio_read(size + (size >> 6) + 4096)  # with room for what a server's handshake left
+            return tls.bio_read(size + (size >> 6) + 4096)  # with room for what the handshake left
         except SSL.Error as error:
             raise ProtocolError(f"nothing can be sent any more: {_reason(error)}") from error
 
@@ -169,6 +193,9 @@ class TlsChannel:
             records.feed(data)
             tls.bio_write(data)
         parts: list[bytes] = []
+        if self._held:
+            parts.append(self._held)
+            self._held = b""
         try:
             while records.complete:
                 parts.append(tls.recv(_RECORD_BYTES))
