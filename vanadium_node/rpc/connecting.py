@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from math import inf
 from types import MappingProxyType
 
 import trio
@@ -17,6 +16,7 @@ from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client, Trusting
+from vanadium_node.rpc.deadlines import deadlines_of_run
 from vanadium_node.rpc.dialing import dial
 from vanadium_node.rpc.discharging import ASK_SECONDS, DISCHARGE_METHOD, Discharging
 from vanadium_node.rpc.intercepted_client import InterceptedClient
@@ -36,6 +36,19 @@ from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+class _TimeLimit:
+    """Ends connecting when its time is over: an entry among the deadlines of calls costs less than one of a scope."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def expire(self, _number: int) -> None:
+        """Cancel it."""
+        self._scope.cancel()
 
 
 @asynccontextmanager
@@ -75,21 +88,22 @@ async def connect(
         server_key=server_key,
         discharging=discharging_of(principal, now) if with_discharges and principal is not None else None,
     )
+    deadlines = deadlines_of_run()
     failure: Exception | None = None
     connection: socket.socket | None = None
     client: Client | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = (
-                trio.current_time() + timeout
-            )  # of connecting; a scope of its own costs more
+            limit = _TimeLimit(nursery.cancel_scope)
+            deadlines.add((limit, 0), trio.current_time() + timeout)
             try:
                 try:
                     connection = await dial(target.address)
                     client = await _open(target, connection, trusting, limits, nursery, interceptors)
                 except OSError as error:
                     raise UnreachableError(f"the connection to {target} broke: {error.strerror or error}") from error
-                nursery.cancel_scope.deadline = inf
+                finally:
+                    deadlines.discard((limit, 0))
                 client.begin()
                 try:
                     yield client

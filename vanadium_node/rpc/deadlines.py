@@ -56,7 +56,7 @@ class Deadlines(Generic[K]):
 class Expiring(Protocol):
     """The calls of one connection, by their numbers."""
 
-    def expire(self, number: int) -> None:
+    def expire(self, number: int, /) -> None:
         """Do what is to be done when the deadline of a call has passed."""
 
 

@@ -75,6 +75,9 @@ def _unreachable(address: Address, reason: str) -> UnreachableError:
 
 async def _resolve(address: TcpAddress, environ: Mapping[str, str]) -> list[Place]:
     """Return the places to try, best first; at least one. Raises OSError (`gaierror`) for names that lead nowhere."""
+    version = _ip_version(address.host)
+    if version is not None:
+        return [Place(socket.AF_INET6 if version == 6 else socket.AF_INET, (address.host, address.port))]
     hosts = _look_up(address.host, environ) or [address.host]
     versions = [_ip_version(host) for host in hosts]
     if None not in versions:

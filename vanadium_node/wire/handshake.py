@@ -116,20 +116,12 @@ def _signed_content(
     role: Role, binding: bytes, versions: bytes, public_key: bytes, blessings: bytes | None, discharges: Sequence[bytes]
 ) -> bytes:
     """Return `[role, binding, SHA-256([versions, key, blessings, discharges])]`, put together from encoded parts."""
-    shown = b"".join(
-        (
-            b"\x84",
-            versions,
-            *_field(public_key),
-            *((b"\xf6",) if blessings is None else _field(blessings)),
-            cbor.encode(list(discharges)) if discharges else b"\x80",
-        )
-    )
-    return b"".join((b"\x83", _ROLES[role], *_field(binding), *_field(hashlib.sha256(shown).digest())))
-
-
-def _field(value: bytes) -> tuple[bytes, bytes]:
-    return cbor.bytes_head(len(value)), value
+    head = cbor.bytes_head
+    key = b"\x84" + versions + head(len(public_key)) + public_key
+    what = b"\xf6" if blessings is None else head(len(blessings)) + blessings
+    more = cbor.encode(list(discharges)) if discharges else b"\x80"
+    shown = hashlib.sha256(key + what + more).digest()
+    return b"\x83" + _ROLES[role] + head(len(binding)) + binding + head(len(shown)) + shown
 
 
 def auth_frame(public_key: PublicKey, blessings: Blessings | None, discharges: Sequence[bytes], signed: bytes) -> Auth:
