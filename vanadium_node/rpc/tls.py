@@ -24,6 +24,8 @@ ALPN: Final = b"vanadium/1"
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
 _RECORD_BYTES: Final = 1 << 14
 """What one record holds (RFC 8446 §5.1), and what one `send` of pyOpenSSL takes."""
+_FLIGHT_BYTES: Final = 1 << 14
+"""More than any flight of a handshake with a certificate like ours."""
 _HEADER_BYTES: Final = 5
 _MAX_RECORD_BYTES: Final = _RECORD_BYTES + 256
 """What one record's header may announce (RFC 8446 §5.2); its first byte is 20 to 23."""
@@ -161,7 +163,7 @@ class TlsChannel:
     def take_pending(self) -> bytes:
         """Return the bytes that the handshake wants to send."""
         try:
-            return self._tls.bio_read(1 << 17)
+            return self._tls.bio_read(_FLIGHT_BYTES)
         except SSL.WantReadError:
             return b""
 

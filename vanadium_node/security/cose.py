@@ -52,7 +52,8 @@ _SIGNATURE_HEAD: Final = cbor.bytes_head(SIGNATURE_BYTES)
 
 
 def _form(kind: SignatureType, key_type: KeyType) -> _Form:
-    return next(form for form in _FORMS[kind] if form.key_type is key_type)
+    first, second = _FORMS[kind]
+    return first if first.key_type is key_type else second
 
 
 class Signer(Protocol):

@@ -42,7 +42,8 @@ class Role(StrEnum):
         return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
-_VERSIONS: Final = cbor.encode(list(VERSIONS))
+_SPOKEN: Final = list(VERSIONS)
+_VERSIONS: Final = cbor.encode(_SPOKEN)
 _ROLES: Final[Mapping[Role, bytes]] = MappingProxyType({role: cbor.encode(role.value) for role in Role})
 
 
@@ -155,7 +156,7 @@ def verify_auth(auth: Auth, role: Role, binding: bytes, cache: ChainCache | None
     try:
         key = _key(auth, cache)
         signed = verify_signed(SignatureType.SESSION, auth.signature, key, max_bytes=_MAX_SIGNED_BYTES)
-        versions = cbor.encode(auth.versions)
+        versions = _VERSIONS if auth.versions == _SPOKEN else cbor.encode(auth.versions)
         if signed != _signed_content(role, binding, versions, key.der, auth.blessings, auth.discharges):
             raise NotTrustedError("the peer's signature is of another connection, role or content")
         blessings = None if auth.blessings is None else Blessings.decode(auth.blessings, cache)
