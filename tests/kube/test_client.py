@@ -66,6 +66,21 @@ async def test_busy_servers_are_asked_again_when_they_say_when(autojump_clock: t
         assert len(api.seen) == 4
 
 
+async def test_a_pod_in_a_new_namespace_waits_for_its_service_account(autojump_clock: trio.testing.MockClock) -> None:
+    """Until the service account has its token the server says 500, `ServerTimeout`, and when to come back; any other 500 is final."""
+    words = 'No API token found for service account "default", retry after the token is automatically created'
+    handlers = [
+        answering(500, status(500, "ServerTimeout", words), retry_after="1"),
+        answering(201),
+        answering(500, status(500, "InternalError", "the database is gone")),
+    ]
+    async with scripted_api(handlers) as api, open_client(ClusterAccess(server=api.url)) as client:
+        assert await client.create(POD, "shop", {"metadata": {"name": "cart"}}) == {"kind": "Answer"}
+        with pytest.raises(KubernetesError, match="the database is gone"):
+            await client.create(POD, "shop", {"metadata": {"name": "cart"}})
+        assert len(api.seen) == 3
+
+
 async def test_only_reading_is_repeated_after_a_broken_connection() -> None:
     """A POST whose answer was lost may have been done: the caller must look, not repeat it blindly."""
     async with (

@@ -42,7 +42,7 @@ CONNECTED: Final = frozenset(
 
 MAX_ATTEMPTS: Final = 5
 MAX_RETRY_AFTER_SECONDS: Final = 10.0
-BUSY: Final = frozenset({429, 503})
+BUSY: Final = frozenset({429, 500, 503})  # with Retry-After; 500 is how admission says `ServerTimeout`: "not yet"
 """Answers that say the request was not begun, so that any request may be sent again when they name a time."""
 
 JSON_TYPE: Final = "application/json"
