@@ -146,10 +146,8 @@ def _check(value: Value) -> None:
 
 def bytes_head(length: int) -> bytes:
     """Return what comes before the content of a byte string of this length: its shortest form (RFC 8949 §3)."""
-    if length < 24:
-        return bytes((0x40 | length,))
     if length < 1 << 8:
-        return bytes((0x58, length))
+        return _SHORT_HEADS[length]
     if length < 1 << 16:
         return b"\x59" + length.to_bytes(2, "big")
     return b"\x5a" + length.to_bytes(4, "big")
@@ -173,6 +171,7 @@ def bytes_at(data: bytes, start: int) -> tuple[bytes, int]:
     return data[begin : begin + length], begin + length
 
 
+_SHORT_HEADS: Final = tuple(bytes((0x40 | n,)) if n < 24 else bytes((0x58, n)) for n in range(1 << 8))
 _SCALARS: Final = (bytes, str, float)
 _PLAIN: Final = frozenset({bytes, str, bool, float, type(None)})
 """What needs no further look; all else goes through `_check`."""

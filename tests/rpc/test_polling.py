@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from vanadium_node.rpc import polling
+from vanadium_node.rpc.background import Background
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.polling import BUSY_SECONDS, CLOSE_MESSAGES, CLOSE_SECONDS, TURNS, Polling
 from vanadium_node.rpc.tls import PlainChannel
@@ -169,7 +170,13 @@ async def test_a_link_stays_awake_only_between_close_messages(
         far.send(pong)
 
     async with trio.open_nursery() as nursery:
-        link = Link(near, PlainChannel(), Connection(Role.CLIENT, authenticates=False), DEFAULT_LIMITS, nursery)
+        link = Link(
+            near,
+            PlainChannel(),
+            Connection(Role.CLIENT, authenticates=False),
+            DEFAULT_LIMITS,
+            Background(nursery.start_soon),
+        )
         for pause in (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0):
             mock_clock.jump(pause)
             turns = Turns()

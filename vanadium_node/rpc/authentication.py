@@ -45,16 +45,27 @@ async def hear_hello(sock: socket.socket, channel: TlsChannel, is_heard: Callabl
 
     Raises as `shake_hands` does, which does the rest.
     """
-    await _go_on(sock, channel, attrgetter("may_speak"), is_heard)
+    await _go_on(sock, channel, attrgetter("may_speak"), is_heard, is_likely_here=True)
 
 
 async def _go_on(
-    sock: socket.socket, channel: TlsChannel, is_far_enough: Callable[[TlsChannel], bool], is_heard: Callable[[], None]
+    sock: socket.socket,
+    channel: TlsChannel,
+    is_far_enough: Callable[[TlsChannel], bool],
+    is_heard: Callable[[], None],
+    *,
+    is_likely_here: bool = False,
 ) -> None:
-    """Go on with the handshake with what the peer sends, until it has come as far as it should; the last answer is not sent yet."""
+    """Go on with the handshake with what the peer sends, until it has come as far as it should; the last answer is not sent yet.
+
+    What `is_likely_here` already, because the peer was accepted after others, is not waited for: that costs more than looking.
+    """
     received = 0
     while not is_far_enough(channel):
-        data = await _receive(sock)
+        data = _look(sock) if is_likely_here else None
+        if data is None:
+            data = await _receive(sock)
+        is_likely_here = False
         is_heard()
         received += len(data)
         if not data:
@@ -70,13 +81,19 @@ async def _go_on(
             await _send(sock, channel.take_pending())
 
 
+def _look(sock: socket.socket) -> bytes | None:
+    try:
+        return sock.recv(_RECEIVE_BYTES)
+    except BlockingIOError:
+        return None
+
+
 async def _receive(sock: socket.socket) -> bytes:
     while True:
         await trio.lowlevel.wait_readable(sock)
-        try:
-            return sock.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            continue
+        data = _look(sock)
+        if data is not None:
+            return data
 
 
 async def _send(sock: socket.socket, data: bytes) -> None:

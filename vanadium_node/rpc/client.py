@@ -1,57 +1,40 @@
-"""Calling: connect to a server by name, trust it or leave, then show oneself and call its methods.
-
-Without `insecure` the server must have a name that counts, and one that matches the pattern where the name has one, before
-this end shows anything of itself. Its caveats are looked at again for every call.
-"""
+"""Calling the methods of a server on one connection, which `connect` makes; any number of calls and streams at once."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from math import ceil, inf
 from typing import Any, Final, TypeVar
 
 import outcome
 import trio
 
-from vanadium_node import cbor
 from vanadium_node.errors import (
     CallError,
     DecodeError,
     ErrorCode,
     InputError,
-    NotTrustedError,
     PeerError,
     ProtocolError,
     UnreachableError,
     clip,
 )
-from vanadium_node.rpc.authentication import sign_auth
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
 from vanadium_node.rpc.deadlines import deadlines_of_run
-from vanadium_node.rpc.discharging import NONE, Discharging, needs_discharges
 from vanadium_node.rpc.failures import call_error
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.limiting import AuthPace
 from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.mutual import MutualTrust
 from vanadium_node.rpc.naming import Name
 from vanadium_node.rpc.tls import TlsChannel
 from vanadium_node.rpc.tracing import outgoing_traceparent
-from vanadium_node.rpc.trust import PeerTrust, names_of
 from vanadium_node.rpc.types import Codec, codec_of, to_wire
-from vanadium_node.security.authorization import describe_peer
 from vanadium_node.security.blessing import Blessings
-from vanadium_node.security.discharge_cache import FOREVER, Occasion
-from vanadium_node.security.keys import PublicKey
-from vanadium_node.security.principal import Principal
-from vanadium_node.security.store import BlessingStore
-from vanadium_node.security.validation import Validation, Validator
 from vanadium_node.wire.events import ConnectionState, Event, Failed, ReceivedItem, Refused
 from vanadium_node.wire.frames import Auth, Cancel, Credit, End, Goaway, Pong, Request, Response, Wire
-from vanadium_node.wire.handshake import Role, verify_auth
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
@@ -59,20 +42,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 CONNECTION: Final = 0
 """Stream 0, the connection itself, among the deadlines: when to look whether the server still lives."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trusting:
-    """How a client decides about its server, and what it needs to show itself."""
-
-    principal: Principal | None
-    is_insecure: bool
-    validators: Mapping[int, Validator]
-    now: Callable[[], datetime]
-    server_key: PublicKey | None = None
-    """The only key that will do, whatever names come with it."""
-    discharging: Discharging | None = None
-    """None: this end's blessings are shown without discharges."""
 
 
 UNREAD_SECONDS: Final = 0.02
@@ -91,21 +60,10 @@ class Reading:
 class Client:
     """An open connection to a server, on which any number of tasks make calls at once."""
 
-    def __init__(self, name: Name, link: Link, trusting: Trusting, system_identity: PeerIdentity) -> None:
+    def __init__(self, name: Name, link: Link, mutual: MutualTrust) -> None:
         self.name = name
-        self.server = system_identity
-        """Who the server is, as it showed itself last."""
         self._link = link
-        self._trusting = trusting
-        self._trust: PeerTrust | None = None
-        self._binding = b""
-        self._local_names: tuple[str, ...] = ()
-        self._shown: Blessings | None = None
-        self._shown_of: BlessingStore | None = None
-        """What this end showed last, and the store that it was chosen from."""
-        self._fresh_until = FOREVER
-        self._wants_discharges = False
-        self._renewing = trio.Lock()
+        self._mutual = mutual
         self._waiting: dict[int, trio.lowlevel.Task | Reading] = {}
         """Who waits for the answer of which call."""
         self._is_read = False
@@ -119,9 +77,15 @@ class Client:
         self._auths = AuthPace(trio.current_time())
         self._end = ""
         """Why no call can be made any more; empty while calls can."""
-        self._credit = trio.lowlevel.ParkingLot()
+        self._credit: trio.lowlevel.ParkingLot | None = None
+        """Where streams wait for credit."""
         self._codecs: dict[object, Codec] = {}
         """Codecs of results asked for so far: the program's annotations, so they are few."""
+
+    @property
+    def server(self) -> PeerIdentity:
+        """Who the server is, as it showed itself last."""
+        return self._mutual.server
 
     @property
     def is_open(self) -> bool:
@@ -155,8 +119,8 @@ class Client:
         if deadline == -inf:
             await trio.lowlevel.checkpoint()
         discharges = None
-        if self._needs_preparation():
-            discharges = await self._prepared(method, arguments, deadline)
+        if self._mutual.needs_preparation() and not self._end:
+            discharges = await self._mutual.prepare(method, arguments, deadline)
             now = trio.current_time()
         patience = deadline - now
         number = self._request(
@@ -216,7 +180,8 @@ class Client:
         _, deadline = _due(timeout)
         if deadline == -inf:
             await trio.lowlevel.checkpoint()
-        discharges = await self._prepared(method, arguments, deadline) if self._needs_preparation() else None
+        needs_preparation = self._mutual.needs_preparation() and not self._end
+        discharges = await self._mutual.prepare(method, arguments, deadline) if needs_preparation else None
         patience = deadline - trio.current_time()
         number = self._request(
             method, suffix, arguments, granted, patience, "", has_items=has_items, discharges=discharges
@@ -248,8 +213,7 @@ class Client:
     ) -> int:
         if self._end:
             raise self._ended()
-        if self._trust is not None:
-            self._check_server(method)
+        self._mutual.check_server(method)
         return self._link.connection.send_request(
             method,
             self.name.suffix if suffix is None else suffix,
@@ -298,12 +262,9 @@ class Client:
             self._is_seen_to = True
             self._deadlines.add((self, CONNECTION), self._link.look_alive())
 
-    async def open(self, channel: TlsChannel) -> None:
-        """Look at the server, and show this end if it is trusted. Raises NotTrustedError, UnreachableError, PeerError."""
-        principal = self._trusting.principal
-        if principal is None:
-            raise InputError(f"connecting to {self.name} needs a principal")
-        self._binding = channel.binding
+    async def meet(self, channel: TlsChannel) -> None:
+        """Look at the server. Raises NotTrustedError, UnreachableError, PeerError."""
+        self._mutual.binding = channel.binding
         events = self._link.take(b"")
         while not events:
             if events is None:
@@ -311,98 +272,17 @@ class Client:
             events = await self._link.receive()
         match events[0]:
             case Auth() as auth:
-                self._trust = self._verify(auth)
+                self._mutual.meet(auth)
             case Goaway(_, code, reason):
                 raise UnreachableError(f"{self.name} takes no connection now: {clip(reason) or clip(code)}")
             case Failed(reason):
                 raise ProtocolError(f"{self.name} broke the protocol: {reason}")
             case other:
                 raise ProtocolError(f"{self.name} began with a frame of kind {type(other).__name__}")
-        self._check_server("")
+        self._mutual.check_server("")
         if not self._handle(events[1:]):
             kind = ProtocolError if self._link.connection.state is ConnectionState.FAILED else UnreachableError
             raise kind(f"{self.name} ended the connection as it began: {self._link.fault}")
-        await self._show(principal)  # it is sent with the first call, or when `run` begins
-
-    def _verify(self, auth: Auth) -> PeerTrust:
-        """Return what the server has proved. Raises ProtocolError and NotTrustedError naming it."""
-        principal = self._trusting.principal
-        try:
-            chains = None if principal is None else principal.chains
-            credentials = verify_auth(auth, Role.SERVER, self._binding, chains)
-        except PeerError as error:
-            raise type(error)(f"{self.name}: {error.message}") from error
-        return PeerTrust(credentials, self.server.address, self._trusting.validators)
-
-    async def _show(self, principal: Principal) -> None:
-        """Show this end, at first or renewed, with the discharges that its blessings need for any call."""
-        store, discharging = principal.store, self._trusting.discharging
-        mine = principal.blessings_for_peer(self.server.names)
-        collected = NONE if discharging is None else await discharging.for_connection(mine, self.server.names)
-        auth = await sign_auth(principal, Role.CLIENT, self._binding, mine, collected.encoded)
-        self._shown, self._shown_of, self._fresh_until = mine, store, collected.fresh_until
-        self._wants_discharges = discharging is not None and needs_discharges(mine, is_for_call=True)
-        self._local_names = names_of(mine, principal.roots)
-        self._link.connection.send_auth(auth)
-
-    def _needs_preparation(self) -> bool:
-        """Tell whether this end has to show itself again before a call, or to fetch discharges for the call."""
-        principal = self._trusting.principal
-        if principal is None or self._shown_of is None:
-            return False
-        is_stale = principal.store is not self._shown_of
-        return is_stale or self._wants_discharges or self._is_expired()
-
-    def _is_expired(self) -> bool:
-        return self._fresh_until is not FOREVER and self._fresh_until <= self._trusting.now()
-
-    async def _prepared(self, method: str, arguments: Sequence[object], deadline: float) -> list[bytes]:
-        """Show this end again if what it showed has been renewed; return the discharges for one call."""
-        principal, discharging = self._trusting.principal, self._trusting.discharging
-        try:
-            with trio.fail_at(deadline):
-                async with self._renewing:
-                    await self._renew(principal)
-                if discharging is None or not self._wants_discharges:
-                    return []
-                wire = cbor.encode([to_wire(argument) for argument in arguments])
-                collected = await discharging.for_call(self._shown, Occasion(self.server.names, method, wire))
-                return collected.encoded
-        except trio.TooSlowError as error:
-            raise CallError(
-                ErrorCode.TIMEOUT, f"{method} was not called: no discharge for this end's blessings came in time"
-            ) from error
-
-    async def _renew(self, principal: Principal | None) -> None:
-        if principal is None or self._end:
-            return
-        if self._is_expired() or (
-            principal.store is not self._shown_of and principal.blessings_for_peer(self.server.names) != self._shown
-        ):
-            await self._show(principal)
-        self._shown_of = principal.store
-
-    def _check_server(self, method: str) -> None:
-        """Make sure that the server is still who it must be. Raises NotTrustedError, naming what it presented and why not."""
-        principal, trust = self._trusting.principal, self._trust
-        if principal is None or trust is None:
-            return
-        identity, validation = trust.judge(
-            method, frozenset(), now=self._trusting.now(), roots=principal.roots, local_names=self._local_names
-        )
-        if identity is self.server:
-            return
-        if self._trusting.server_key is not None:
-            if trust.credentials.public_key != self._trusting.server_key:
-                raise NotTrustedError(
-                    f"the server at {self.name} has the key {trust.credentials.public_key}; "
-                    f"{self._trusting.server_key} is wanted"
-                )
-        elif not self._trusting.is_insecure:
-            refusal = why_refused(self.name, validation)
-            if refusal is not None:
-                raise refusal
-        self.server = identity
 
     def begin(self) -> None:
         """Look after the connection from now on.
@@ -415,14 +295,18 @@ class Client:
 
     def _start_reading(self) -> None:
         self._is_read = True
-        self._link.start(self._read_on)
+        self._link.background.start(self._read_on)
         self._look_alive()
 
     async def _read_on(self) -> None:
         """Read from the server until the connection is over."""
-        self._link.flush()
-        while await self._read():
-            pass
+        try:
+            self._link.flush()
+            while await self._read():
+                pass
+        except Exception:
+            self.end(f"what {self.name} sent could not be handled")
+            raise
 
     async def _read_for(self, number: int) -> Response:
         """Read from the server until a call has its answer."""
@@ -466,7 +350,7 @@ class Client:
             self._answer(waiter, outcome.Error(self._ended()))
         for stream in self._streams.values():
             stream.fail(self._ended())
-        self._credit.unpark_all()
+        self._tell_credit()
 
     def _ended(self) -> UnreachableError:
         """Return a new error: one that many tasks raise would collect all their tracebacks."""
@@ -483,7 +367,7 @@ class Client:
                     trio.lowlevel.reschedule(waiter, outcome.Value(event))
                 elif (stream := self._streams.get(event.stream)) is not None:
                     stream.respond(event)
-                    self._credit.unpark_all()
+                    self._tell_credit()
             else:
                 goes_on = self._handle_other(event) and goes_on
         if self._link.connection.outgoing:
@@ -500,13 +384,13 @@ class Client:
                 else:
                     stream.inbox.put(event)
             case Credit():
-                self._credit.unpark_all()
+                self._tell_credit()
             case Auth() if self._auths.is_too_often(trio.current_time()):
                 self._link.fault = f"{self.name} showed itself too often"
                 return False
             case Auth():
                 try:
-                    self._trust = self._verify(event)
+                    self._mutual.meet(event)
                 except PeerError as error:
                     self._link.fault = error.message
                     return False
@@ -532,6 +416,8 @@ class Client:
         while not connection.may_send_item(number):
             if number not in connection.own or self._link.is_broken:
                 return False
+            if self._credit is None:
+                self._credit = trio.lowlevel.ParkingLot()
             await self._credit.park()
         connection.send_item(number, value)
         self._link.wake()
@@ -539,6 +425,10 @@ class Client:
             await self._link.drained()
         await trio.lowlevel.checkpoint()
         return True
+
+    def _tell_credit(self) -> None:
+        if self._credit is not None:
+            self._credit.unpark_all()
 
     def close(self) -> None:
         """Send what still waits, as far as the system takes it, and say goodbye."""
@@ -557,19 +447,3 @@ def _due(timeout: float | None) -> tuple[float, float]:
     """Return now, and when a call must be over, by trio's clock: -inf for a caller that is cancelled already."""
     now, deadline = trio.current_time(), trio.current_effective_deadline()
     return now, deadline if timeout is None else min(deadline, now + timeout)
-
-
-def why_refused(name: Name, validation: Validation) -> NotTrustedError | None:
-    """Return why a server is not who it must be for a name; None where it is."""
-    if name.pattern is not None:
-        if name.pattern.matches(validation.accepted):
-            return None
-        wanted = f"a name that matches {name.pattern} is wanted"
-    elif validation.accepted:
-        return None
-    else:
-        wanted = "none of its names is recognized"
-    return NotTrustedError(
-        f"the server at {name} is not trusted: {describe_peer(validation).replace('the peer', 'it', 1)}; {wanted}",
-        hint="recognize its root with 'principal recognize' if it is right, or look at it with --insecure",
-    )

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
+from math import inf
 from types import MappingProxyType
 
 import trio
 
 from vanadium_node import cbor
-from vanadium_node.errors import ProtocolError, UnreachableError
+from vanadium_node.errors import InputError, PeerError, ProtocolError, UnreachableError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import shake_hands
+from vanadium_node.rpc.background import SYSTEM, Background
 from vanadium_node.rpc.call import PeerIdentity
-from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client, Trusting
+from vanadium_node.rpc.client import DEFAULT_TIMEOUT, Client
 from vanadium_node.rpc.deadlines import deadlines_of_run
 from vanadium_node.rpc.dialing import dial
 from vanadium_node.rpc.discharging import ASK_SECONDS, DISCHARGE_METHOD, Discharging
 from vanadium_node.rpc.intercepted_client import InterceptedClient
 from vanadium_node.rpc.intercepting import ClientInterceptor
 from vanadium_node.rpc.link import Link
+from vanadium_node.rpc.mutual import MutualTrust, Trusting
 from vanadium_node.rpc.naming import Name, UnixAddress
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, client_context
 from vanadium_node.security.discharge import Discharge, ThirdParty
@@ -38,21 +41,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class _TimeLimit:
-    """Ends connecting when its time is over: an entry among the deadlines of calls costs less than one of a scope."""
-
-    __slots__ = ("_scope",)
-
-    def __init__(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
-
-    def expire(self, _number: int) -> None:
-        """Cancel it."""
-        self._scope.cancel()
-
-
-@asynccontextmanager
-async def connect(
+def connect(
     name: Name | str,
     principal: Principal | None,
     *,
@@ -64,7 +53,7 @@ async def connect(
     server_key: PublicKey | None = None,
     with_discharges: bool = True,
     interceptors: Sequence[ClientInterceptor] = (),
-) -> AsyncIterator[Client]:
+) -> AbstractAsyncContextManager[Client]:
     """Connect to a server, within `timeout` seconds; the connection is open as long as the block.
 
     `principal` may be None for unix sockets, whose server the system names. With `insecure`, any server will do; with
@@ -79,7 +68,6 @@ async def connect(
         CallError: a discharger refused, and without its discharge none of this end's names could count.
         ProtocolError: it does not speak this protocol.
     """
-    target = Name.parse(name) if isinstance(name, str) else name
     trusting = Trusting(
         principal=principal,
         is_insecure=insecure,
@@ -88,78 +76,133 @@ async def connect(
         server_key=server_key,
         discharging=discharging_of(principal, now) if with_discharges and principal is not None else None,
     )
-    deadlines = deadlines_of_run()
-    failure: Exception | None = None
-    connection: socket.socket | None = None
-    client: Client | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            limit = _TimeLimit(nursery.cancel_scope)
-            deadlines.add((limit, 0), trio.current_time() + timeout)
-            try:
-                try:
-                    connection = await dial(target.address)
-                    client = await _open(target, connection, trusting, limits, nursery, interceptors)
-                except OSError as error:
-                    raise UnreachableError(f"the connection to {target} broke: {error.strerror or error}") from error
-                finally:
-                    deadlines.discard((limit, 0))
-                client.begin()
-                try:
-                    yield client
-                finally:
-                    client.close()
-            except Exception as error:  # noqa: BLE001 - kept out of the nursery, which would wrap the caller's own error
-                failure = error
-            finally:
-                nursery.cancel_scope.cancel()
-    finally:
-        if connection is not None:
+    target = Name.parse(name) if isinstance(name, str) else name
+    return _Connecting(target, trusting, timeout, limits, interceptors)
+
+
+class _TimeLimit:
+    """Breaks a connection that has not come about in time: an entry among the deadlines of calls costs less than a scope."""
+
+    __slots__ = ("_connection", "is_over")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.is_over = False
+
+    def expire(self, _number: int) -> None:
+        """Break it; whoever waits for the peer notices."""
+        self.is_over = True
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Connecting(AbstractAsyncContextManager[Client]):
+    """What `connect` returns: connects when it is entered."""
+
+    __slots__ = (
+        "_background",
+        "_client",
+        "_connection",
+        "_interceptors",
+        "_limits",
+        "_target",
+        "_timeout",
+        "_trusting",
+    )
+
+    def __init__(
+        self,
+        target: Name,
+        trusting: Trusting,
+        timeout: float,
+        limits: Limits,
+        interceptors: Sequence[ClientInterceptor],
+    ) -> None:
+        self._target = target
+        self._trusting = trusting
+        self._timeout = timeout
+        self._limits = limits
+        self._interceptors = interceptors
+        self._background = Background(SYSTEM)
+
+    async def __aenter__(self) -> Client:
+        deadline = trio.current_time() + self._timeout
+        try:
+            connection = await dial(self._target.address, deadline=deadline)
+        except trio.TooSlowError as error:
+            raise self._too_slow() from error
+        try:
+            self._client = await self._open(connection, deadline)
+        except BaseException:
+            self._background.end()
             connection.close()
-    if failure is not None:
-        raise failure
-    if client is None:
-        raise UnreachableError(
-            f"no answer from {target} within {timeout:g} seconds",
+            raise
+        self._connection = connection
+        self._client.begin()
+        return self._client
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._client.close()
+        self._background.end()
+        self._connection.close()
+
+    async def _open(self, connection: socket.socket, deadline: float) -> Client:
+        """Bring a connection to where calls can be made, in time."""
+        limit, deadlines = _TimeLimit(connection), deadlines_of_run()
+        if deadline != inf:
+            deadlines.add((limit, 0), deadline)
+        try:
+            return await self._shake_hands(connection, deadline)
+        except (OSError, PeerError, UnreachableError) as error:
+            if limit.is_over:
+                raise self._too_slow() from error
+            if isinstance(error, OSError):
+                broke = f"the connection to {self._target} broke: {error.strerror or error}"
+                raise UnreachableError(broke) from error
+            raise
+        except trio.TooSlowError as error:
+            raise self._too_slow() from error
+        finally:
+            deadlines.discard((limit, 0))
+
+    async def _shake_hands(self, connection: socket.socket, deadline: float) -> Client:
+        """Show both ends to each other, where the system does not name them."""
+        target, limits = self._target, self._limits
+        if isinstance(target.address, UnixAddress):
+            wire = Connection(Role.CLIENT, limits, authenticates=False)
+            link = Link(connection, PlainChannel(), wire, limits, self._background)
+            return self._client_of(link, self._mutual(link, PeerIdentity(uid=sockets.peer_uid(connection))))
+        if self._trusting.principal is None:
+            raise InputError(f"connecting to {target} needs a principal")
+        channel = TlsChannel.connect(client_context())
+        try:
+            await shake_hands(connection, channel)
+        except ProtocolError as error:
+            raise ProtocolError(f"{target}: {error.message}", hint="is it a server of this kind?") from error
+        except UnreachableError as error:
+            raise UnreachableError(f"{target}: {error.message}", hint="is a server behind this address?") from error
+        link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, self._background)
+        mutual = self._mutual(link, PeerIdentity(address=sockets.peer_address(connection)))
+        client = self._client_of(link, mutual)
+        await client.meet(channel)
+        await mutual.show(deadline)  # it is sent with the first call, or when the connection is read
+        return client
+
+    def _mutual(self, link: Link, server: PeerIdentity) -> MutualTrust:
+        return MutualTrust(self._target, link.connection, self._trusting, server)
+
+    def _client_of(self, link: Link, mutual: MutualTrust) -> Client:
+        if not self._interceptors:
+            return Client(self._target, link, mutual)
+        client = InterceptedClient(self._target, link, mutual)
+        client.interceptors = tuple(self._interceptors)
+        return client
+
+    def _too_slow(self) -> UnreachableError:
+        return UnreachableError(
+            f"no answer from {self._target} within {self._timeout:g} seconds",
             hint="is the server overloaded, or is something else listening there?",
         )
-
-
-async def _open(
-    name: Name,
-    connection: socket.socket,
-    trusting: Trusting,
-    limits: Limits,
-    nursery: trio.Nursery,
-    interceptors: Sequence[ClientInterceptor],
-) -> Client:
-    """Bring a connection to where calls can be made."""
-    address = sockets.peer_address(connection)
-    if isinstance(name.address, UnixAddress):
-        wire = Connection(Role.CLIENT, limits, authenticates=False)
-        link = Link(connection, PlainChannel(), wire, limits, nursery)
-        return _client(name, link, trusting, PeerIdentity(uid=sockets.peer_uid(connection)), interceptors)
-    channel = TlsChannel.connect(client_context())
-    try:
-        await shake_hands(connection, channel)
-    except ProtocolError as error:
-        raise ProtocolError(f"{name}: {error.message}", hint="is it a server of this kind?") from error
-    except UnreachableError as error:
-        raise UnreachableError(f"{name}: {error.message}", hint="is a server behind this address?") from error
-    link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, nursery)
-    client = _client(name, link, trusting, PeerIdentity(address=address), interceptors)
-    await client.open(channel)
-    return client
-
-
-def _client(
-    name: Name, link: Link, trusting: Trusting, server: PeerIdentity, interceptors: Sequence[ClientInterceptor]
-) -> Client:
-    if not interceptors:
-        return Client(name, link, trusting, server)
-    client = InterceptedClient(name, link, trusting, server)
-    client.interceptors = tuple(interceptors)
-    return client
 
 
 def discharging_of(principal: Principal, now: Callable[[], datetime]) -> Discharging:

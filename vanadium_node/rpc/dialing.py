@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, zip_longest
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -49,19 +50,31 @@ class Place:
 Failures: TypeAlias = list[tuple[Place, OSError]]
 
 
-async def dial(address: Address, environ: Mapping[str, str] = os.environ) -> socket.socket:
-    """Return a connected, non-blocking socket. Raises UnreachableError, naming the addresses and the system's reasons."""
+async def dial(address: Address, environ: Mapping[str, str] = os.environ, *, deadline: float = inf) -> socket.socket:
+    """Return a connected, non-blocking socket, before the deadline by trio's clock.
+
+    Raises:
+        UnreachableError: nobody answers; names the addresses and the system's reasons.
+        trio.TooSlowError: nothing is known in time.
+    """
     failures: Failures = []
+    own = environ.get(POD_ADDRESS_VARIABLE, "")
     try:
-        if isinstance(address, UnixAddress):
-            return await _dial_unix(address.path)
-        places = await _resolve(address, environ)
-        connected = await _dial_first(places, environ.get(POD_ADDRESS_VARIABLE, ""), failures)
+        if isinstance(address, TcpAddress) and (place := _literal(address)) is not None:
+            connection, is_connected = _begin(place, own)
+            if is_connected:
+                return connection
+            with trio.fail_at(deadline):
+                return await _connected(connection)
+        with trio.fail_at(deadline):
+            if isinstance(address, UnixAddress):
+                return await _dial_unix(address.path)
+            found = await _dial_first(await _resolve(address, environ), own, failures)
     except (OSError, ValueError) as error:
         raise _unreachable(address, _why(error)) from error
-    if connected is None:
+    if found is None:
         raise _unreachable(address, _summed_up(failures)) from failures[-1][1]
-    return connected
+    return found
 
 
 def _unreachable(address: Address, reason: str) -> UnreachableError:
@@ -73,19 +86,22 @@ def _unreachable(address: Address, reason: str) -> UnreachableError:
 # Where a name leads
 
 
+def _literal(address: TcpAddress) -> Place | None:
+    """Return the place of an address that needs no look-up."""
+    version = _ip_version(address.host)
+    return None if version is None else _place(version, address.host, address.port)
+
+
+def _place(version: int, host: str, port: int) -> Place:
+    return Place(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))
+
+
 async def _resolve(address: TcpAddress, environ: Mapping[str, str]) -> list[Place]:
     """Return the places to try, best first; at least one. Raises OSError (`gaierror`) for names that lead nowhere."""
-    version = _ip_version(address.host)
-    if version is not None:
-        return [Place(socket.AF_INET6 if version == 6 else socket.AF_INET, (address.host, address.port))]
     hosts = _look_up(address.host, environ) or [address.host]
-    versions = [_ip_version(host) for host in hosts]
-    if None not in versions:
-        found = [
-            Place(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, address.port))
-            for host, version in zip(hosts, versions, strict=True)
-        ]
-    else:
+    literals = [_literal(TcpAddress(host, address.port)) for host in hosts]
+    found = [place for place in literals if place is not None]
+    if len(found) < len(literals):
         infos = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         found = [Place(family, where) for family, _, _, _, where in infos]
     return list(dict.fromkeys(_in_turn(found)))
@@ -170,6 +186,12 @@ async def _attempt(place: Place, own: str, failures: Failures) -> socket.socket 
 
 
 async def _connect(place: Place, own: str) -> socket.socket:
+    connection, is_connected = _begin(place, own)
+    return connection if is_connected else await _connected(connection)
+
+
+def _begin(place: Place, own: str) -> tuple[socket.socket, bool]:
+    """Return a socket that connects, and whether it has done so already: on one machine nothing waits."""
     connection = socket.socket(place.family, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
@@ -177,16 +199,30 @@ async def _connect(place: Place, own: str) -> socket.socket:
         if own and _ip_version(own) == place.own_version:
             connection.bind((own, 0))
         code = connection.connect_ex(place.where)
-        # The second attempt tells what became of the first: on one machine nothing waits.
+        # The second attempt tells what became of the first.
         if code == errno.EINPROGRESS and (code := connection.connect_ex(place.where)) == errno.EALREADY:
-            await trio.lowlevel.wait_writable(connection)
-            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code not in (0, errno.EISCONN):
-            raise OSError(code, os.strerror(code))
+            return connection, False
+        _require_connected(code)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, True
+
+
+async def _connected(connection: socket.socket) -> socket.socket:
+    """Wait until a socket is connected; it is closed where that fails."""
+    try:
+        await trio.lowlevel.wait_writable(connection)
+        _require_connected(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_connected(code: int) -> None:
+    if code not in (0, errno.EISCONN):
+        raise OSError(code, os.strerror(code))
 
 
 async def _dial_unix(path: Path) -> socket.socket:

@@ -73,8 +73,9 @@ class Discharging:
         return await self._collect(blessings, occasion, is_for_call=True)
 
     async def _collect(self, blessings: Blessings | None, occasion: Occasion, *, is_for_call: bool) -> Collected:
-        chains = () if blessings is None else blessings.chains
-        wanted = {chain: _wanted(chain, is_for_call) for chain in chains}
+        if blessings is None or not blessings.has_third_parties:
+            return NONE
+        wanted = {chain: _wanted(chain, is_for_call) for chain in blessings.chains}
         needed = {third_party.id: third_party for parties in wanted.values() for third_party in parties}
         if not needed:
             return NONE
@@ -147,7 +148,9 @@ class _Search:
 
 def needs_discharges(blessings: Blessings | None, *, is_for_call: bool) -> bool:
     """Tell whether there is anything to fetch for the blessings, for a connection or for each call."""
-    return blessings is not None and any(_wanted(chain, is_for_call) for chain in blessings.chains)
+    if blessings is None or not blessings.has_third_parties:
+        return False
+    return any(_wanted(chain, is_for_call) for chain in blessings.chains)
 
 
 def _wanted(chain: Chain, is_for_call: bool) -> tuple[ThirdParty, ...]:

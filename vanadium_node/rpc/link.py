@@ -9,12 +9,12 @@ What the system does not take is the writer's to send; `drained` waits for that 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
 
 from vanadium_node.errors import ProtocolError
+from vanadium_node.rpc.background import Background
 from vanadium_node.rpc.polling import Polling
 from vanadium_node.rpc.tls import Channel
 from vanadium_node.wire.connection import Connection
@@ -33,7 +33,7 @@ _BYTES_AT_ONCE = 1 << 17
 
 
 class Link:
-    """One end of a connection. Its nursery holds the writer, which is started when it is first needed."""
+    """One end of a connection. A task that writes is started when it is first needed."""
 
     __slots__ = (
         "_channel",
@@ -41,10 +41,10 @@ class Link:
         "_incomplete",
         "_incomplete_since",
         "_is_armed",
-        "_nursery",
         "_polling",
         "_rest",
         "_writer",
+        "background",
         "connection",
         "fault",
         "is_broken",
@@ -56,7 +56,7 @@ class Link:
     )
 
     def __init__(
-        self, sock: socket.socket, channel: Channel, connection: Connection, limits: Limits, nursery: trio.Nursery
+        self, sock: socket.socket, channel: Channel, connection: Connection, limits: Limits, background: Background
     ) -> None:
         self.socket = sock
         self.connection = connection
@@ -73,12 +73,13 @@ class Link:
         self._incomplete = 0
         self._incomplete_since = 0.0
         self._channel = channel
-        self._nursery = nursery
+        self.background = background
         self._polling = Polling()
         self._rest: memoryview | None = None
         self._writer: trio.lowlevel.Task | None = None
         self._is_armed = False
-        self._drained = trio.lowlevel.ParkingLot()
+        self._drained: trio.lowlevel.ParkingLot | None = None
+        """Where those wait who have sent more than the peer reads."""
 
     async def receive(self) -> list[Event] | None:
         """Return what the next bytes of the peer mean, maybe nothing yet; None when the connection is over."""
@@ -108,10 +109,6 @@ class Link:
         self._polling.received(0 if events is None else len(events), seconds)
         return events
 
-    def start(self, run: Callable[[], Awaitable[None]]) -> None:
-        """Run a task for as long as the connection is open."""
-        self._nursery.start_soon(run)
-
     def interrupt(self) -> None:
         """Have `receive` return, with no events if nothing came: there is something to look at besides the peer."""
         if self.socket.fileno() != -1:
@@ -133,12 +130,12 @@ class Link:
         """Take note that the connection is over because of the peer, and how."""
         self.is_peers_fault = True
         self.fault = self.fault or reason
-        self._drained.unpark_all()
+        self._tell_drained()
 
     def _ended(self, reason: str) -> None:
         self.fault = self.fault or reason
         self.is_broken = True
-        self._drained.unpark_all()
+        self._tell_drained()
 
     def flush(self) -> None:
         """Send everything that waits, as far as the system takes it now."""
@@ -176,13 +173,20 @@ class Link:
             return
         self._is_armed = True
         if self._writer is None:
-            self._nursery.start_soon(self._write)
+            self.background.start(self._write)
         else:
             trio.lowlevel.reschedule(self._writer)
 
     async def _write(self) -> None:
         """Send what waits whenever woken, until cancelled or the connection breaks."""
         self._writer = trio.lowlevel.current_task()
+        try:
+            await self._write_on()
+        except Exception:
+            self.abort()
+            raise
+
+    async def _write_on(self) -> None:
         while not self.is_broken:
             try:
                 await self._send_rest()
@@ -191,7 +195,7 @@ class Link:
                 break
             self.flush()
             if self._rest is None and not self.connection.outgoing:
-                self._drained.unpark_all()
+                self._tell_drained()
                 self._is_armed = False
                 await trio.lowlevel.wait_task_rescheduled(self._writer_cancelled)
 
@@ -213,6 +217,8 @@ class Link:
         """Wait until everything is sent, or the connection is broken."""
         while (self._rest is not None or self.connection.outgoing) and not self.is_broken:
             self.wake()
+            if self._drained is None:
+                self._drained = trio.lowlevel.ParkingLot()
             await self._drained.park()
 
     def look_alive(self) -> float:
@@ -243,6 +249,10 @@ class Link:
             self._incomplete, self._incomplete_since = incomplete, now
         return now - self._incomplete_since > patience
 
+    def _tell_drained(self) -> None:
+        if self._drained is not None:
+            self._drained.unpark_all()
+
     @property
     def queued_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""
@@ -262,7 +272,7 @@ class Link:
         self.is_broken = True
         with suppress(OSError):  # it may be shut down already
             self.socket.shutdown(socket.SHUT_RDWR)
-        self._drained.unpark_all()
+        self._tell_drained()
 
     def close(self) -> None:
         """Say goodbye as far as the system takes it, and send nothing more."""
@@ -270,4 +280,4 @@ class Link:
             with suppress(OSError):  # in one packet with the end, which comes next
                 self.socket.send(self._channel.close(), _MORE)
         self.is_broken = True
-        self._drained.unpark_all()
+        self._tell_drained()

@@ -12,7 +12,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +22,7 @@ from OpenSSL import SSL
 from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import hear_hello, shake_hands, sign_auth
+from vanadium_node.rpc.background import Background
 from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import call_deadlines
 from vanadium_node.rpc.discharging import NONE
@@ -125,7 +125,7 @@ class Server:
             log.warning("closed a new connection: all %d are busy", len(self._sessions))
             connection.close()
             return
-        nursery.start_soon(self._serve, connection, self._strangers.enter(connection))
+        nursery.start_soon(self._serve, self._strangers.enter(connection), Background(nursery.start_soon))
 
     def _make_room(self, wanted: int) -> bool:
         """Close the idlest connections where there are too many for so many more; tell whether there is room.
@@ -150,71 +150,74 @@ class Server:
         session.begin()
         self._make_room(0)
 
-    async def _serve(self, connection: socket.socket, stranger: Stranger) -> None:
+    async def _serve(self, stranger: Stranger, background: Background) -> None:
         """Serve one connection from its first byte to its last."""
-        with connection:
+        with stranger.connection as connection, trio.CancelScope() as scope:
             try:
                 connection.setblocking(False)
-                address, uid = sockets.peer_address(connection), sockets.peer_uid(connection)
-                if uid is None:
+                if connection.family == socket.AF_UNIX:
+                    address, uid = "", sockets.peer_uid(connection)
+                else:
+                    address, uid = sockets.peer_address(connection), None
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 self._strangers.leave(stranger)
                 return  # it was gone before we looked
-            observer, since = self._host.observer, trio.current_time()
+            stranger.scope = scope
+            observer, since, deadlines = self._host.observer, stranger.since, self._host.deadlines
+            deadlines.add((stranger, 0), since + self._host.limits.handshake_timeout.total_seconds())
             observer.connection_opened()
-            outcome = Handshake.LEFT
-            async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.deadline = since + self._host.limits.handshake_timeout.total_seconds()
-                stranger.scope = nursery.cancel_scope
-                is_known = False
-                session: Session | None = None
-                try:
-                    session = await self._open(stranger, address, uid, nursery)
-                    self._enter(session)
-                    is_known = await self._until_known(session)
-                    if is_known:
-                        observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
-                        self._strangers.leave(stranger)
-                        nursery.cancel_scope.deadline = inf
-                        await self._until_end(session)
-                except (VanadiumError, OSError) as error:
-                    # A connection that is only opened and closed is a probe, or a client that changed its mind.
-                    outcome = Handshake.FAILED if isinstance(error, PeerError) else Handshake.LEFT
-                    level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
-                    self._tell(level, address or f"user {uid}", f"ended before it was up: {error}")
-                finally:
-                    if not is_known:
-                        self._strangers.leave(stranger)
-                        if stranger.is_ousted:
-                            outcome = Handshake.OVERLOADED
-                        elif nursery.cancel_scope.cancel_called:
-                            outcome = Handshake.TIMEOUT
-                        elif session is not None and session.link.is_peers_fault:
-                            outcome = Handshake.FAILED
-                        observer.handshake_ended(outcome, trio.current_time() - since)
-                    observer.connection_closed()
-                    if nursery.cancel_scope.cancel_called:
-                        reason = "others waited for its place" if stranger.is_ousted else "its time is over"
-                        who = address or f"user {uid}"
-                        self._tell(logging.INFO, who, f"has not authenticated in time: {reason}")
-                    if session is not None:
-                        self._close(session)
-                    nursery.cancel_scope.cancel()
+            outcome, is_known = Handshake.LEFT, False
+            session: Session | None = None
+            try:
+                session = await self._open(stranger, address, uid, background)
+                self._enter(session)
+                is_known = await self._until_known(session)
+                if is_known:
+                    observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
+                    self._strangers.leave(stranger)
+                    deadlines.discard((stranger, 0))
+                    await self._until_end(session)
+            except (VanadiumError, OSError) as error:
+                # A connection that is only opened and closed is a probe, or a client that changed its mind.
+                outcome = Handshake.FAILED if isinstance(error, PeerError) else Handshake.LEFT
+                level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
+                self._tell(level, address or f"user {uid}", f"ended before it was up: {error}")
+            finally:
+                if not is_known:
+                    self._turn_away(stranger, session, outcome)
+                observer.connection_closed()
+                if scope.cancel_called:
+                    reason = "others waited for its place" if stranger.is_ousted else "its time is over"
+                    self._tell(logging.INFO, address or f"user {uid}", f"has not authenticated in time: {reason}")
+                if session is not None:
+                    self._close(session)
+                background.end()
 
-    async def _open(self, stranger: Stranger, address: str, uid: int | None, nursery: trio.Nursery) -> Session:
+    def _turn_away(self, stranger: Stranger, session: Session | None, outcome: Handshake) -> None:
+        """Take a place back, and count what became of the handshake of who had it."""
+        self._strangers.leave(stranger)
+        self._host.deadlines.discard((stranger, 0))
+        if stranger.is_ousted:
+            outcome = Handshake.OVERLOADED
+        elif stranger.scope is not None and stranger.scope.cancel_called:
+            outcome = Handshake.TIMEOUT
+        elif session is not None and session.link.is_peers_fault:
+            outcome = Handshake.FAILED
+        self._host.observer.handshake_ended(outcome, trio.current_time() - stranger.since)
+
+    async def _open(self, stranger: Stranger, address: str, uid: int | None, background: Background) -> Session:
         """Bring a connection to where this end has shown itself."""
         limits, principal, connection = self._host.limits, self._host.principal, stranger.connection
         if uid is not None:
-            link = Link(
-                connection, PlainChannel(), Connection(Role.SERVER, limits, authenticates=False), limits, nursery
-            )
+            wire = Connection(Role.SERVER, limits, authenticates=False)
+            link = Link(connection, PlainChannel(), wire, limits, background)
             return Session(self._host, link, address, uid, sockets.peer_gids(connection))
         if self._tls is None:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
         await hear_hello(connection, channel, stranger.talks)
-        link = Link(connection, channel, Connection(Role.SERVER, limits), limits, nursery)
+        link = Link(connection, channel, Connection(Role.SERVER, limits), limits, background)
         session = Session(self._host, link, address, uid)
         session.binding = channel.binding
         if principal is None:
@@ -255,7 +258,8 @@ class Server:
         link = session.link
         if link.fault:
             level = logging.INFO if link.is_peers_fault else logging.DEBUG
-            self._tell(level, str(session), f"ended: {link.fault}")
+            if log.isEnabledFor(level):
+                self._tell(level, str(session), f"ended: {link.fault}")
         self._sessions.pop(session, None)
         session.close()
         link.flush()

@@ -140,17 +140,13 @@ def local_address(listener: socket.socket) -> str:
 
 
 def peer_address(connection: socket.socket) -> str:
-    """Return `ip:port` of the other end, empty for unix sockets. Raises OSError when it is gone already."""
-    if connection.family == socket.AF_UNIX:
-        return ""
+    """Return `ip:port` of the other end of a TCP connection. Raises OSError when it is gone already."""
     place = connection.getpeername()
     return str(TcpAddress(str(place[0]).removeprefix("::ffff:"), place[1]))
 
 
-def peer_uid(connection: socket.socket) -> int | None:
-    """Return the user at the other end of a unix socket (SO_PEERCRED); None for other sockets."""
-    if connection.family != socket.AF_UNIX:
-        return None
+def peer_uid(connection: socket.socket) -> int:
+    """Return the user at the other end of a unix socket (SO_PEERCRED). Raises OSError."""
     _pid, uid, _gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)
 

@@ -41,6 +41,11 @@ class Stranger:
         """Take note that it has said something."""
         self.stage = Stage.TALKING
 
+    def expire(self, _number: int) -> None:
+        """Cut it off: the handshake's time is over."""
+        if self.scope is not None:
+            self.scope.cancel()
+
     @property
     def keeps_us_waiting(self) -> bool:
         """Whether it is the peer's turn: everything that it sent has been read."""

@@ -18,6 +18,7 @@ from OpenSSL import SSL
 
 from vanadium_node.errors import ProtocolError
 from vanadium_node.rpc import early_data
+from vanadium_node.rpc.openssl import choose_groups, has_more
 from vanadium_node.wire.handshake import BINDING_BYTES
 
 ALPN: Final = b"vanadium/1"
@@ -26,12 +27,12 @@ _RECORD_BYTES: Final = 1 << 14
 """What one record holds (RFC 8446 §5.1), and what one `send` of pyOpenSSL takes."""
 _FLIGHT_BYTES: Final = 1 << 14
 """More than any flight of a handshake with a certificate like ours."""
-_HEADER_BYTES: Final = 5
-_MAX_RECORD_BYTES: Final = _RECORD_BYTES + 256
-"""What one record's header may announce (RFC 8446 §5.2); its first byte is 20 to 23."""
 _CIPHER_SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-"""In the order of browsers and gRPC: OpenSSL's own begins with AES-256, which costs more for every byte and handshake. The groups
-stay OpenSSL's, X25519MLKEM768 first: what is recorded today shall not be read by tomorrow's quantum computers."""
+"""In the order of browsers and gRPC: OpenSSL's own begins with AES-256, which costs more for every byte and handshake."""
+_GROUPS: Final = b"X25519MLKEM768:X25519:P-256"
+"""What a client offers. The first is OpenSSL's first too: what is recorded today shall not be read by tomorrow's quantum computers.
+OpenSSL's own list has it send a share of X25519 as well, for servers without the first, which no server of this kind is; another
+asks for the share that it wants."""
 
 
 class Channel(Protocol):
@@ -63,46 +64,13 @@ class PlainChannel:
         return b""
 
 
-class RecordCounter:
-    """Counts the records of a stream of bytes by their headers, to know when there is something to decrypt.
-
-    Asking OpenSSL once more after the last record, only to hear that there is none, cost a tenth of a call.
-    """
-
-    __slots__ = ("_header", "_missing", "complete")
-
-    def __init__(self) -> None:
-        self.complete = 0
-        """Records that came and were not taken yet; more than that where the bytes cannot be TLS, for OpenSSL to refuse them."""
-        self._missing = 0
-        self._header = b""
-
-    def feed(self, data: bytes) -> None:
-        """Count what `data` completes."""
-        if self._header:
-            data = self._header + data
-        at, size = self._missing, len(data)
-        if 0 < at <= size:
-            self.complete += 1
-        while at + _HEADER_BYTES <= size:
-            length = data[at + 3] << 8 | data[at + 4]
-            if length > _MAX_RECORD_BYTES or not 20 <= data[at] <= 23:
-                self.complete += size
-            at += _HEADER_BYTES + length
-            if at <= size:
-                self.complete += 1
-        self._missing = max(0, at - size)
-        self._header = data[at:] if at < size else b""
-
-
 class TlsChannel:
     """One TLS connection without a socket."""
 
-    __slots__ = ("_held", "_is_early", "_records", "_tls", "is_done", "is_server", "may_speak")
+    __slots__ = ("_held", "_is_early", "_tls", "is_done", "is_server", "may_speak")
 
     def __init__(self, tls: SSL.Connection, *, is_server: bool) -> None:
         self._tls = tls
-        self._records = RecordCounter()
         self._held = b""
         """What the peer sent with the end of its handshake, decrypted."""
         self._is_early = False
@@ -135,7 +103,6 @@ class TlsChannel:
             ProtocolError: it failed; an alert that tells the peer may wait in `take_pending`.
         """
         if data:
-            self._records.feed(data)
             self._tls.bio_write(data)
         try:
             if self.is_server and not self.may_speak and early_data.IS_AVAILABLE:
@@ -151,7 +118,7 @@ class TlsChannel:
             if self._tls.get_alpn_proto_negotiated() != ALPN:
                 raise ProtocolError(f"the peer does not speak {ALPN.decode()} (ALPN)")
             self.may_speak = True
-        if self.is_done:
+        if self.is_done and has_more(self._tls):
             self._held = self.decrypt(b"") or b""
         return self.is_done
 
@@ -190,21 +157,21 @@ class TlsChannel:
 
     def decrypt(self, data: bytes) -> bytes | None:
         """Return what is in the records; empty: none is complete; None: the peer closed. Raises ProtocolError."""
-        tls, records = self._tls, self._records
+        tls = self._tls
         if data:
-            records.feed(data)
             tls.bio_write(data)
         parts: list[bytes] = []
         if self._held:
             parts.append(self._held)
             self._held = b""
+            if not data:
+                return parts[0]
         try:
-            while records.complete:
+            while True:
                 parts.append(tls.recv(_RECORD_BYTES))
-                records.complete -= 1
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+                if not has_more(tls):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
         except SSL.WantReadError:
-            records.complete = 0
             return b"".join(parts)
         except SSL.ZeroReturnError:
             return b"".join(parts) or None
@@ -235,6 +202,7 @@ def client_context() -> SSL.Context:
     """Return the context of all clients: it holds no key and no session, and making it costs half a TLS handshake."""
     context = _context(SSL.TLS_CLIENT_METHOD)
     context.set_alpn_protos([ALPN])
+    choose_groups(context, _GROUPS)
     # The certificate proves nothing; the blessings, bound to the channel, do.
     context.set_verify(SSL.VERIFY_NONE)
     return context

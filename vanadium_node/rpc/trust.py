@@ -6,10 +6,10 @@ other names of this end, other credentials. Caveats that only the application ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.security.blessing import Blessings
@@ -30,8 +30,7 @@ MAX_REMEMBERED: Final = 256
 """Methods for which outcomes are remembered at once; a server has few, and a client's caller could invent many."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     identity: PeerIdentity
     validation: Validation
     since: datetime
@@ -48,7 +47,8 @@ class PeerTrust:
         self._outcomes: dict[tuple[str, frozenset[str]], _Outcome] = {}
         self._roots: BlessingRoots | None = None
         self._local_names: tuple[str, ...] = ()
-        kinds = {caveat.id for caveat in self._caveats()}
+        self._caveats = _caveats_of(credentials)
+        kinds = {caveat.id for caveat in self._caveats}
         self._is_for_all_methods = kinds <= _OF_ALL_METHODS
         self._is_for_all_local_names = CaveatId.PEER_BLESSINGS not in kinds
 
@@ -99,7 +99,7 @@ class PeerTrust:
     def _until(self, now: datetime) -> datetime:
         """Return the first moment at which another outcome is possible; `now` itself where each call may have its own."""
         until = _NEVER
-        for caveat in self._caveats():
+        for caveat in self._caveats:
             if caveat.id >= FIRST_APPLICATION_ID:
                 return now
             if (caveat.id == CaveatId.EXPIRY and caveat.time >= now) or (
@@ -108,12 +108,13 @@ class PeerTrust:
                 until = min(until, caveat.time)
         return until
 
-    def _caveats(self) -> Iterable[Caveat]:
-        blessings = self.credentials.blessings
-        for chain in () if blessings is None else blessings.chains:
-            yield from chain.caveats
-        for discharge in self.credentials.discharges:
-            yield from discharge.caveats
+
+def _caveats_of(credentials: Credentials) -> tuple[Caveat, ...]:
+    blessings, discharges = credentials.blessings, credentials.discharges
+    if blessings is not None and len(blessings.chains) == 1 and not discharges:
+        return blessings.chains[0].caveats
+    shown = [each.caveats for each in (() if blessings is None else blessings.chains)]
+    return tuple(chain.from_iterable((*shown, *(discharge.caveats for discharge in discharges))))
 
 
 def names_of(blessings: Blessings | None, roots: BlessingRoots) -> tuple[str, ...]:

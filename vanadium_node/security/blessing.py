@@ -142,6 +142,12 @@ class Blessings:
 
     encoded: bytes
     chains: tuple[Chain, ...] = field(compare=False, repr=False)
+    has_third_parties: bool = field(init=False, compare=False, repr=False)
+    """Whether a caveat of any chain is a third party's to discharge."""
+
+    def __post_init__(self) -> None:
+        has_some = any(caveat.id == CaveatId.THIRD_PARTY for chain in self.chains for caveat in chain.caveats)
+        object.__setattr__(self, "has_third_parties", has_some)
 
     @classmethod
     def from_chains(cls, chains: Iterable[Chain]) -> Self:

@@ -96,8 +96,12 @@ def attach(kind: SignatureType, key_type: KeyType, payload: bytes, signature: by
     return b"".join((head, cbor.bytes_head(len(payload)), payload, _SIGNATURE_HEAD, signature))
 
 
+_NO_CONTEXT: Final = cbor.bytes_head(0)
+
+
 def _to_sign(form: _Form, payload: bytes, aad: bytes) -> bytes:
-    return b"".join((form.to_sign, cbor.bytes_head(len(aad)), aad, cbor.bytes_head(len(payload)), payload))
+    context = cbor.bytes_head(len(aad)) + aad if aad else _NO_CONTEXT
+    return b"".join((form.to_sign, context, cbor.bytes_head(len(payload)), payload))
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,9 +196,9 @@ class PrivateKey:
 
     def sign(self, message: bytes) -> bytes:
         """Return the signature over `message`, 64 bytes as in COSE (ECDSA: r and s, RFC 9053 §2.1)."""
-        if isinstance(self._key, ed25519.Ed25519PrivateKey):
-            return self._key.sign(message)
-        r, s = decode_dss_signature(self._key.sign(message, _ES256))
+        if self.public_key.key_type is KeyType.ED25519:
+            return cast("ed25519.Ed25519PrivateKey", self._key).sign(message)
+        r, s = decode_dss_signature(cast("ec.EllipticCurvePrivateKey", self._key).sign(message, _ES256))
         s = min(s, _ORDER - s)
         return r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
 

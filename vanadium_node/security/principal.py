@@ -75,6 +75,11 @@ class Principal:
         return self._signer
 
     @property
+    def signs_at_once(self) -> bool:
+        """Whether the key is here, and signing waits for nobody."""
+        return isinstance(self._signer, LocalSigner)
+
+    @property
     def public_key(self) -> PublicKey:
         """The public half of the key."""
         return self._signer.public_key

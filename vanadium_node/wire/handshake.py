@@ -44,6 +44,7 @@ class Role(StrEnum):
 
 _SPOKEN: Final = list(VERSIONS)
 _VERSIONS: Final = cbor.encode(_SPOKEN)
+_DIGEST_HEAD: Final = cbor.bytes_head(hashlib.sha256().digest_size)
 _ROLES: Final[Mapping[Role, bytes]] = MappingProxyType({role: cbor.encode(role.value) for role in Role})
 
 
@@ -118,11 +119,10 @@ def _signed_content(
 ) -> bytes:
     """Return `[role, binding, SHA-256([versions, key, blessings, discharges])]`, put together from encoded parts."""
     head = cbor.bytes_head
-    key = b"\x84" + versions + head(len(public_key)) + public_key
     what = b"\xf6" if blessings is None else head(len(blessings)) + blessings
     more = cbor.encode(list(discharges)) if discharges else b"\x80"
-    shown = hashlib.sha256(key + what + more).digest()
-    return b"\x83" + _ROLES[role] + head(len(binding)) + binding + head(len(shown)) + shown
+    shown = hashlib.sha256(b"".join((b"\x84", versions, head(len(public_key)), public_key, what, more))).digest()
+    return b"".join((b"\x83", _ROLES[role], head(len(binding)), binding, _DIGEST_HEAD, shown))
 
 
 def auth_frame(public_key: PublicKey, blessings: Blessings | None, discharges: Sequence[bytes], signed: bytes) -> Auth:
