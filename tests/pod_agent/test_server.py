@@ -11,10 +11,18 @@ import pytest
 import trio
 from agent_parties import bless, blessed, default_of, eventually, new_root, short_directory
 from http_get import get
+from until import until
 
 from vanadium_node.agent import open_principal
 from vanadium_node.config import PodAgentSettings
-from vanadium_node.errors import CallError, ConfigurationError, ErrorCode, NotTrustedError, StorageError
+from vanadium_node.errors import (
+    CallError,
+    ConfigurationError,
+    ErrorCode,
+    NotTrustedError,
+    StorageError,
+    UnreachableError,
+)
 from vanadium_node.pod_agent import run
 from vanadium_node.pod_agent.seeking import read_secret, seek_blessings
 from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
@@ -176,6 +184,40 @@ async def test_the_secret_may_come_later(pod: Pod) -> None:
         pod.write_secret("open sesame")
         await eventually(pod.socket.exists)
         pod.stop.set()
+
+
+async def test_whoever_waits_is_told_what_for(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    """Once in its own log, and in the error of a program that does not wait for ever; it goes on when there is an identity."""
+    pod.write_secret("wrong")
+    environ, why = {"V23_AGENT_PATH": str(pod.socket)}, "there is no identity yet; the secret is unknown here"
+
+    async def is_told() -> bool:
+        with pytest.raises(UnreachableError, match="no agent answered on") as told:
+            async with open_principal(environ=environ, timeout=0.2):
+                pass
+        return why in str(told.value)
+
+    async with pod.giving(), trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: run(pod.settings, stop=pod.stop))
+        await until(is_told)
+        caplog.clear()
+
+        async def correct() -> None:
+            await until_logged(caplog, f"the agent behind '{pod.socket}' serves nobody yet: {why}")
+            pod.write_secret("open sesame")
+
+        nursery.start_soon(correct)
+        async with open_principal(environ=environ) as principal:
+            assert default_of(principal).names
+        assert caplog.text.count("serves nobody yet") == 1
+        async with connect(f"unix:{pod.socket}", None) as client:
+            assert await client.call("WhyNotReady", returns=list[str]) == []
+        pod.stop.set()
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, what: str) -> None:
+    """Wait for a line of the log."""
+    await eventually(lambda: what in caplog.text)
 
 
 async def test_renewal_with_a_new_secret(pod: Pod) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vanadium_node.errors import ConfigurationError, StorageError
-from vanadium_node.pod_agent.socket import PodSocket, hidden_name
+from vanadium_node.pod_agent.socket import PodSocket
+from vanadium_node.storage.hidden import hidden_path
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_the_hidden_name(name: str) -> None:
     """It is another one, no longer, and a name at all."""
     if name in (".", ".."):
         return
-    hidden = hidden_name(name)
+    hidden = hidden_path(Path(name)).name
     assert hidden not in (name, ".", "..", "")
     assert len(hidden.encode()) <= len(name.encode())
     assert "/" not in hidden

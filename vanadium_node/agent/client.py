@@ -4,6 +4,7 @@ Its store and roots are a snapshot, fetched whenever the agent says that somethi
 its clients, and may be restarted under them: then there is a new key, and new connections use it.
 """
 
+import logging
 import random
 from pathlib import Path
 from typing import Final, TypeVar
@@ -12,7 +13,7 @@ import trio
 
 from vanadium_node import cbor
 from vanadium_node.agent.state import AgentState
-from vanadium_node.errors import CallError, DecodeError, ErrorCode, PeerError, UnreachableError
+from vanadium_node.errors import CallError, DecodeError, ErrorCode, PeerError, UnreachableError, VanadiumError, clip
 from vanadium_node.rpc import Client, connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.cose import SignatureType
@@ -20,12 +21,19 @@ from vanadium_node.security.discharge import Discharge, ThirdParty
 from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import EVERYBODY, Principal
+from vanadium_node.storage.hidden import hidden_path
 
 T = TypeVar("T")
 
 FIRST_RETRY_SECONDS: Final = 0.05
 LAST_RETRY_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 30.0
+ASK_SECONDS: Final = 1.0
+"""How long an agent that serves nobody yet may take to say why."""
+MAX_WHY: Final = 2000
+"""Characters of it."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class AgentSigner:
@@ -149,6 +157,8 @@ class Follower:
         self._path = path
         self._connection = Connection(path)
         self.principal: AgentPrincipal | None = None
+        self.why_not = ""
+        """Why the agent serves no principal, in its own words; empty where it does, or says nothing."""
 
     async def run(self, *, task_status: trio.TaskStatus[AgentPrincipal] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the agent until cancelled; report the principal as soon as there is one.
@@ -171,10 +181,23 @@ class Follower:
                 # nobody there yet, or restarted: what to do is the same, and callers get their own errors
                 if self.principal is None and isinstance(error, CallError) and error.code is ErrorCode.NO_ACCESS:
                     raise
+                if self.principal is None:
+                    await self._ask_why()
             finally:
                 self._connection.use(None)
             await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
             delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    async def _ask_why(self) -> None:
+        """Ask an agent that does not show its socket what it waits for; say it once where that is more than its turn."""
+        try:
+            async with connect(f"unix:{hidden_path(self._path)}", None, timeout=ASK_SECONDS) as client:
+                reasons = await client.call("WhyNotReady", returns=list[str], timeout=ASK_SECONDS)
+        except VanadiumError:  # there is none, or it is older than the question
+            return
+        known, self.why_not = self.why_not, clip("; ".join(reasons), MAX_WHY)
+        if len(reasons) > 1 and not known:
+            _log.warning("the agent behind '%s' serves nobody yet: %s", self._path, self.why_not)
 
     def _take(self, state: AgentState, client: Client, task_status: trio.TaskStatus[AgentPrincipal]) -> None:
         self._connection.use(client)

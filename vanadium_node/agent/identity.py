@@ -105,15 +105,17 @@ async def _from_agent(path: Path, timeout: float | None) -> AsyncIterator[Princi
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         principal: Principal | None = None
+        follower = Follower(path)
         try:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
-                principal = await nursery.start(Follower(path).run)
+                principal = await nursery.start(follower.run)
         except CallError as error:  # it serves, and not this user
             failure = error
         if principal is None and failure is None:
+            why = f": {follower.why_not}" if follower.why_not else ""
             failure = UnreachableError(
-                f"no agent answered on '{path}' within {timeout:g} s",
-                hint="is the agent running?",
+                f"no agent answered on '{path}' within {timeout:g} s{why}",
+                hint="see the pod agent's log" if why else "is the agent running?",
             )
         elif principal is not None:
             try:

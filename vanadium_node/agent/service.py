@@ -54,6 +54,8 @@ class AgentService(Service):
         self._version = 0
         self._changed = trio.Event()
         self._discharges: dict[bytes, Discharge] = {}
+        self.not_ready: Callable[[], Sequence[str]] = lambda: ()
+        """Returns why there is no valid identity, a sentence each; empty where there is one, or none is needed."""
 
     def authorizer(self, request: AuthorizationRequest) -> Refusal | None:
         """Decide about a caller. That it may open the socket is known already."""
@@ -79,6 +81,11 @@ class AgentService(Service):
     def valid_names(self, call: Call) -> list[str]:
         """Returns the names that the principal can show now; none means that it has no identity at the moment."""
         return list(validate_own(self._principal.store.default, self._principal.roots, self._now()).accepted)
+
+    @method(tag=Tag.READ)
+    def why_not_ready(self, call: Call) -> list[str]:
+        """Returns why there is no valid identity, a sentence each; empty where there is one."""
+        return list(self.not_ready())
 
     @method(tag=Tag.READ)
     async def notify_when_changed(self, call: Call) -> AsyncIterator[int]:

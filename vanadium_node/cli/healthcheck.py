@@ -11,11 +11,14 @@ from typing import Final
 
 import click
 
-from vanadium_node.errors import ProtocolError, UnreachableError, clip
+from vanadium_node.errors import ProtocolError, UnreachableError, VanadiumError, clip
+from vanadium_node.storage.hidden import hidden_path
 from vanadium_node.wire.frames import Request, Response, decode_frame, encode_frame
 from vanadium_node.wire.splitter import FrameSplitter
 
 MAX_FRAME_BYTES: Final = 1 << 20
+MAX_WHY: Final = 2000
+"""Characters of what an agent says of its trouble."""
 
 
 @click.command()
@@ -24,23 +27,41 @@ MAX_FRAME_BYTES: Final = 1 << 20
 def command(path: Path, timeout: float) -> None:
     """Tell whether the agent behind a socket has a valid identity: exit status 0 if it has, 1 if not."""
     deadline = time.monotonic() + timeout
-    question = Request(1, "ValidNames", "", [], int(timeout * 1000), False, None, [], "")
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout)
-            connection.connect(os.fspath(path))
-            connection.sendall(encode_frame(question))
-            answer = _answer(connection, deadline)
+        answer = _asked(path, "ValidNames", deadline)
     except OSError as error:
         raise UnreachableError(
-            f"no agent answers on '{path}': {error.strerror or error}", hint="see the pod agent's log"
+            f"no agent answers on '{path}': {error.strerror or error}", hint=_why(hidden_path(path), deadline)
         ) from error
     if answer.error is not None:
         raise ProtocolError(
             f"the agent on '{path}' answered: {clip(str(answer.error[1:2]))}", hint="is it a pod agent?"
         )
     if not isinstance(answer.result, list) or not answer.result:
-        raise UnreachableError(f"the agent on '{path}' has no valid identity now", hint="see its log")
+        raise UnreachableError(f"the agent on '{path}' has no valid identity now", hint=_why(path, deadline))
+
+
+def _asked(path: Path, method: str, deadline: float) -> Response:
+    """Return an agent's answer to a method without arguments. Raises OSError, ProtocolError."""
+    seconds = max(0.001, deadline - time.monotonic())
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(seconds)
+        connection.connect(os.fspath(path))
+        connection.sendall(encode_frame(Request(1, method, "", [], int(seconds * 1000), False, None, [], "")))
+        return _answer(connection, deadline)
+
+
+def _why(path: Path, deadline: float) -> str:
+    """Return what an agent says of why it has no identity, or where else to look."""
+    try:
+        reasons = _asked(path, "WhyNotReady", deadline).result
+    except (OSError, VanadiumError):
+        reasons = None
+    return (
+        clip("; ".join(map(str, reasons)), MAX_WHY)
+        if isinstance(reasons, list) and reasons
+        else "see the pod agent's log"
+    )
 
 
 def _answer(connection: socket.socket, deadline: float) -> Response:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vanadium_node.errors import ConfigurationError, StorageError
 from vanadium_node.storage.files import explained
+from vanadium_node.storage.hidden import hidden_path
 
 
 class PodSocket:
@@ -20,7 +21,7 @@ class PodSocket:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.hidden = path.with_name(hidden_name(path.name))
+        self.hidden = hidden_path(path)
         self._is_shown = False
 
     @property
@@ -75,9 +76,3 @@ class PodSocket:
                         f"another agent serves '{self.path}'", hint="stop it, or choose another --socket-path"
                     )
             self.path.unlink(missing_ok=True)
-
-
-def hidden_name(name: str) -> str:
-    """Return another name for a socket in the same directory, no longer than its own, always the same one."""
-    first = "~" if not name.startswith("~") else "-"
-    return first + name[:-1]
