@@ -232,6 +232,30 @@ async def test_the_first_end_of_several_chains_counts() -> None:
     assert renewal < START + timedelta(hours=1)
 
 
+async def test_a_clock_that_is_behind_renews_in_time_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
+    """Blessings that seem to live an hour longer than they do are renewed before they end for everybody else."""
+    async with trio.open_nursery() as nursery:
+        root = await new_root()
+        replica = Principal((await new_root()).signer, roots=root.roots)
+        agent, shown, hour = ClusterAgent(root, replica, 600), Shown(), timedelta(hours=1)
+        identity = ReplicaIdentity(replica, agent, on_change=shown, now=lambda: mock_now() - hour, behind=lambda: hour)
+        nursery.start_soon(identity.keep)
+        await trio.sleep(6000)
+        nursery.cancel_scope.cancel()
+    gaps = [later - earlier for earlier, later in pairwise(agent.asked)]
+    assert all(600 * RENEWAL_SHARE[0] <= gap <= 600 * RENEWAL_SHARE[1] + 1 for gap in gaps)
+
+
+@pytest.mark.parametrize("days", [1, 365])
+async def test_a_clock_that_is_behind_by_more_than_a_life_hammers_nobody(days: int) -> None:
+    """What cannot be, the cluster agent giving blessings that are over, is not believed."""
+    root, replica = await new_root(), await new_root()
+    blessings = await bless(root, replica, "r", Caveat.expiry(START + timedelta(hours=1)))
+    renewal = renewal_time(blessings, START, timedelta(days=days))
+    assert renewal is not None
+    assert renewal > START + timedelta(minutes=25)
+
+
 @given(st.floats(min_value=0.01, max_value=10**9))
 def test_there_is_always_time_left_after_a_renewal_is_due(seconds: float) -> None:
     """Whatever the lifetime, the renewal lies about half-way."""

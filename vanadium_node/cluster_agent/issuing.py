@@ -49,6 +49,11 @@ class ClusterAgent(Service):
         self._now = now
 
     @method(tag=Tag.READ)
+    def time(self, call: Call) -> datetime:
+        """Returns the time of the agent's clock, so that pod agents notice when theirs is wrong."""
+        return self._now()
+
+    @method(tag=Tag.READ)
     async def seek_blessings(self, call: Call, secret: str) -> Blessings:
         """Returns the blessings behind a secret, extended to the caller's own key and address."""
         with self._audit.watching(call) as details, self._limits.admitted():

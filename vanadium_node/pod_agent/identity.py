@@ -46,15 +46,23 @@ Seek = Callable[[], Awaitable[Blessings]]
 
 
 class ReplicaIdentity:
-    """Keeps a principal's blessings fresh. `on_change` is called after each change with whether there is an identity."""
+    """Keeps a principal's blessings fresh. `on_change` is called after each change with whether there is an identity;
+    `behind` returns how far this clock is known to be behind that of whoever gives the blessings."""
 
     def __init__(
-        self, principal: Principal, seek: Seek, *, on_change: Callable[[bool], None], now: Callable[[], datetime]
+        self,
+        principal: Principal,
+        seek: Seek,
+        *,
+        on_change: Callable[[bool], None],
+        now: Callable[[], datetime],
+        behind: Callable[[], timedelta] = timedelta,
     ) -> None:
         self._principal = principal
         self._seek = seek
         self._on_change = on_change
         self._now = now
+        self._behind = behind
         self._is_valid = False
         self._taken = trio.Event()
         self._said: object = None
@@ -93,7 +101,7 @@ class ReplicaIdentity:
                 wait = self._failed(error, delay)
             else:
                 await self._take(blessings)
-                await self._sleep_until(renewal_time(blessings, self._now()))
+                await self._sleep_until(renewal_time(blessings, self._now(), self._behind()))
                 delay = FIRST_RETRY_SECONDS
                 continue
             await trio.sleep(wait)
@@ -170,9 +178,13 @@ def asked_to_wait(error: VanadiumError) -> float:
     return min(max(asked, 0) / 1000, LONGEST_PAUSE_SECONDS) * random.uniform(1, 1.25)  # noqa: S311 - as above
 
 
-def renewal_time(blessings: Blessings, now: datetime) -> datetime | None:
-    """Return when blessings that were got now are to be renewed: about half-way to the first end of a chain; None: never."""
+def renewal_time(blessings: Blessings, now: datetime, behind: timedelta = timedelta(0)) -> datetime | None:
+    """Return when blessings that were got now are to be renewed: about half-way to the first end of a chain; None: never.
+
+    To a clock that is behind they seem to live longer than they do for everybody else.
+    """
     ends = [chain.expiry for chain in blessings.chains if chain.expiry is not None and chain.expiry > now]
     if not ends:
         return None
-    return now + (min(ends) - now) * random.uniform(*RENEWAL_SHARE)  # noqa: S311 - spreads load, hides nothing
+    life = min(ends) - now
+    return now + (life - behind if behind < life else life) * random.uniform(*RENEWAL_SHARE)  # noqa: S311 - spreads load, hides nothing

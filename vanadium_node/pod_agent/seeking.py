@@ -8,6 +8,7 @@ from typing import Final
 
 from vanadium_node.agent.validity import validate_own
 from vanadium_node.errors import NotTrustedError, StorageError
+from vanadium_node.pod_agent.clock import ClusterClock, explained
 from vanadium_node.rpc import connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
@@ -16,11 +17,18 @@ from vanadium_node.storage.files import read_limited
 MAX_SECRET_FILE_BYTES: Final = 4096
 
 
-async def seek_blessings(agent: str, secret_file: Path, principal: Principal, now: Callable[[], datetime]) -> Blessings:
+async def seek_blessings(
+    agent: str,
+    secret_file: Path,
+    principal: Principal,
+    now: Callable[[], datetime],
+    clock: ClusterClock | None = None,
+) -> Blessings:
     """Return blessings for the principal's key from the cluster agent of that name.
 
     Until it has some, the principal shows none; its key is proved by the connection all the same. What comes back is taken
-    only if it is bound to this key and has at least one name that is good under the principal's roots now.
+    only if it is bound to this key and has at least one name that is good under the principal's roots now. What `clock` knows of
+    the cluster agent's time is made new on the way, and named in errors that come of it.
 
     Raises:
         StorageError: the secret's file cannot be read, or is empty.
@@ -28,18 +36,24 @@ async def seek_blessings(agent: str, secret_file: Path, principal: Principal, no
         VanadiumError: it is not there, or refused.
     """
     secret = read_secret(secret_file)
-    async with connect(agent, principal, now=now, timeout=inf) as client:
-        blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings, timeout=None)
+    clock = ClusterClock(now) if clock is None else clock
+    try:
+        async with connect(agent, principal, now=now, timeout=inf) as client:
+            blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings, timeout=None)
+            offset = await clock.ask(client)
+    except NotTrustedError as error:
+        raise explained(error, await clock.ask_distrusted(agent, principal.roots)) from error.__cause__
     if blessings.public_key != principal.public_key:
         raise NotTrustedError(
             f"the cluster agent gave {blessings}, bound to another key than asked for", hint="is it a cluster agent?"
         )
     found = validate_own(blessings, principal.roots, now())
     if not found.accepted:
-        raise NotTrustedError(
+        useless = NotTrustedError(
             f"the blessings that the cluster agent gave are of no use here: {'; '.join(map(str, found.rejected))}",
             hint="check ROOT_BLESSINGS, the expiry of the blessings the application was started with, and the clocks",
         )
+        raise explained(useless, offset)
     return blessings
 
 

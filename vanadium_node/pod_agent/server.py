@@ -13,6 +13,7 @@ from vanadium_node.agent.service import AgentService
 from vanadium_node.agent.users import UserRules, Users
 from vanadium_node.config import PodAgentSettings
 from vanadium_node.health import health_endpoint
+from vanadium_node.pod_agent.clock import ClusterClock
 from vanadium_node.pod_agent.identity import ReplicaIdentity
 from vanadium_node.pod_agent.seeking import seek_blessings
 from vanadium_node.pod_agent.socket import PodSocket
@@ -48,6 +49,7 @@ async def run(
     """
     principal = fresh_principal(settings)
     service = AgentService(principal, immutable=True, authorize=user_rules(settings), now=now)
+    clock = ClusterClock(now)
     socket = PodSocket(settings.socket_path)
     socket.clear()
     async with (
@@ -76,14 +78,18 @@ async def run(
                 task_status.started(socket.path)
 
         async def seek() -> Blessings:
-            return await seek_blessings(settings.agent, settings.secret_key_file, principal, now)
+            return await seek_blessings(settings.agent, settings.secret_key_file, principal, now, clock)
 
         _log.info("key %s; asking %s for blessings", principal.public_key, settings.agent)
-        identity = ReplicaIdentity(principal, seek, on_change=change, now=now)
+        identity = ReplicaIdentity(principal, seek, on_change=change, now=now, behind=clock.behind)
         health.not_ready = service.not_ready = identity.not_ready
         health.gauges["vanadium_identity_seconds_left"] = (
             "How long the identity is valid still.",
             identity.seconds_left,
+        )
+        health.gauges["vanadium_clock_skew_seconds"] = (
+            "How far this node's clock is ahead of the cluster agent's, as of the last renewal; negative: behind.",
+            clock.ahead_seconds,
         )
         try:
             async with trio.open_nursery() as nursery:
