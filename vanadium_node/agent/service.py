@@ -53,6 +53,7 @@ class AgentService(Service):
         self._now = now
         self._version = 0
         self._changed = trio.Event()
+        self._is_over = False
         self._discharges: dict[bytes, Discharge] = {}
         self.not_ready: Callable[[], Sequence[str]] = lambda: ()
         """Returns why there is no valid identity, a sentence each; empty where there is one, or none is needed."""
@@ -66,6 +67,11 @@ class AgentService(Service):
         self._version += 1
         self._changed.set()
         self._changed = trio.Event()
+
+    def end(self) -> None:
+        """Tell every client that there will be no more changes: following an agent shall not keep it from ending."""
+        self._is_over = True
+        self.notify()
 
     @method(tag=Tag.READ)
     def public_key(self, call: Call) -> bytes:
@@ -90,7 +96,7 @@ class AgentService(Service):
     @method(tag=Tag.READ)
     async def notify_when_changed(self, call: Call) -> AsyncIterator[int]:
         """Streams a number at once and whenever anything changed: whoever has a cache flushes it."""
-        while True:
+        while not self._is_over:
             changed, version = self._changed, self._version
             yield version
             if version == self._version:

@@ -99,6 +99,7 @@ async def run(
         finally:
             health.not_ready = lambda: ("it is stopping",)
             socket.hide()
+            service.end()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
 
 
