@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from vanadium_node.cli.app import COMPLETION_VARIABLE, app, load, with_role
+from vanadium_node.cli.first_process import end_at_early_signals
 from vanadium_node.cli.running import run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `vanadium-node ARGUMENTS…` (default: the process's own) and exit."""
+    end_at_early_signals()
     if COMPLETION_VARIABLE in os.environ:
         from vanadium_node.cli.completion import answer_quietly
 

@@ -107,13 +107,15 @@ class Machine:
     folder: Path
     daemons: list[Daemon] = field(default_factory=list)
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Daemon:
-        """Start `vanadium-node ARGUMENTS…`."""
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
+    ) -> Daemon:
+        """Start `vanadium-node ARGUMENTS…`, within another program where there is one."""
         number = len(self.daemons)
         output, log = self.folder / f"out-{number}", self.folder / f"log-{number}"
         with output.open("wb") as out, log.open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "vanadium_node", *arguments],
+                [*within, sys.executable, "-m", "vanadium_node", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

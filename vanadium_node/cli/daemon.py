@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 import trio
 
+from vanadium_node.cli.first_process import bury_orphans
 from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
 from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
@@ -60,8 +61,9 @@ def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
 def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level: LogLevel = LogLevel.INFO) -> None:
     """Run a daemon until it ends; the first SIGTERM or SIGINT asks it to, a second one ends the process at once.
 
-    A process with keys leaves no core behind.
+    A process with keys leaves no core behind. A daemon has no children of its own.
     """
+    bury_orphans()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     set_up_logging(log_format, log_level)
     try:
