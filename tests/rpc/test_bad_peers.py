@@ -10,12 +10,13 @@ from functools import partial
 import pytest
 import trio
 from attacker import Attacker, dial, introduced, until_closed
-from rpc_parties import Parties, served
+from rpc_parties import Parties, Playground, served
 
 from vanadium_node.errors import ProtocolError, UnreachableError
-from vanadium_node.rpc import Server, connect
+from vanadium_node.rpc import Call, Server, Tag, connect, method, serve
 from vanadium_node.rpc.authentication import shake_hands, sign_auth
 from vanadium_node.rpc.tls import TlsChannel, server_context
+from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.frames import Request, encode_frame
 from vanadium_node.wire.handshake import Role
 from vanadium_node.wire.limits import Limits
@@ -179,3 +180,25 @@ async def test_a_server_that_calls_its_client_without_end(family: Parties) -> No
             with pytest.raises(UnreachableError, match="without end"):
                 await client.call("Quick", "x", timeout=20)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_call_that_comes_with_false_credentials_is_not_run(family: Parties) -> None:
+    """Not even one that everybody may make: who sends both at once has shown nothing."""
+
+    class Open(Playground):
+        authorizer = staticmethod(everyone)
+
+        @method(tag=Tag.READ)
+        def touch(self, call: Call) -> None:
+            """Remembers that it was called."""
+            self.calls.append(call)
+
+    service = Open()
+    async with serve(service, family.server, listen=["127.0.0.1:0"], now=family.clock) as server:
+        attacker = await Attacker.meet(server.addresses[0])
+        await attacker.server_auth()
+        false = await sign_auth(family.client, Role.CLIENT, bytes(32), family.client.store.default)
+        touch = Request(1, "Touch", "", [], None, False, None, [], "")
+        await attacker.send(encode_frame(false) + encode_frame(touch))
+        await attacker.until_closed()
+        assert service.calls == []

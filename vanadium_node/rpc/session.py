@@ -93,7 +93,9 @@ class Session:
                 if flush_much() and link.is_full:
                     self.postponed = list(rest)
             else:
-                goes_on = self._handle_other(event) and goes_on
+                goes_on = self._handle_other(event)
+                if not goes_on:
+                    break  # what came along with it is for nobody any more
         link.flush()
         return goes_on and not link.is_broken
 
