@@ -74,6 +74,13 @@ class DaemonSettings:
         default=4096,
         help="How many connections there are at most; the idlest one of the peer with the most makes room for a new one.",
     )
+    max_connections_per_peer: int = setting(
+        values.positive,
+        flags=["--max-connections-per-peer"],
+        environment="MAX_CONNECTIONS_PER_PEER",
+        default=1024,
+        help="How many connections one key or local user may have, and never more than three quarters of all; its idle ones make room.",
+    )
     max_unauthenticated: int = setting(
         values.positive,
         flags=["--max-unauthenticated"],

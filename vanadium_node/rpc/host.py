@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
 from vanadium_node.rpc.deadlines import CallDeadlines
 from vanadium_node.rpc.discharging import NONE, Collected, Discharging
+from vanadium_node.rpc.fairness import Crowd
 from vanadium_node.rpc.limiting import PeerLoads
 from vanadium_node.rpc.observing import Observer
 from vanadium_node.rpc.service import Method
@@ -44,6 +45,11 @@ class Host:
     """The blessings that those were fetched for."""
     observer: Observer = field(default_factory=Observer)
     loads: PeerLoads = field(default_factory=PeerLoads)
+    crowd: Crowd[Any] = field(init=False)
+    """Its connections."""
     chains: ChainCache = field(default_factory=ChainCache)
     became_quiet: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Whoever waits for calls to end is woken when a connection has none any more."""
+
+    def __post_init__(self) -> None:
+        self.crowd = Crowd(self.limits)

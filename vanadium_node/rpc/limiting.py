@@ -23,6 +23,7 @@ def limits_of(settings: DaemonSettings) -> Limits:
         handshake_timeout=settings.handshake_timeout,
         idle_timeout=settings.idle_timeout,
         max_connections=settings.max_connections,
+        max_connections_per_peer=settings.max_connections_per_peer,
         max_unauthenticated=settings.max_unauthenticated,
     )
 

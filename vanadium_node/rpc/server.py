@@ -19,7 +19,7 @@ from typing import Final
 import trio
 from OpenSSL import SSL
 
-from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
+from vanadium_node.errors import ConfigurationError, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import hear_hello, shake_hands, sign_auth
 from vanadium_node.rpc.background import Background
@@ -53,7 +53,6 @@ RENEWAL_INTERVAL: Final = timedelta(seconds=2)
 _OVERLOADED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OVERLOADED_PAUSE_SECONDS: Final = 0.1
 _ACCEPTED_AT_ONCE: Final = 64
-_IDLEST: Final = "it was the idlest of too many connections"
 
 
 def _utc_now() -> datetime:
@@ -67,7 +66,7 @@ class Server:
         self._host = host
         self._listeners = tuple(listeners)
         self._tls = _tls_context(host, listeners)
-        self._sessions: dict[Session, None] = {}
+        self._sessions: dict[Session, None] = host.crowd.members
         self._strangers = Strangers(host.limits)
         self._accepting = trio.CancelScope()
         self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))
@@ -119,36 +118,20 @@ class Server:
                     self._admit(connection, nursery)
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve a connection; where there are too many, and none that could make room, it is closed."""
-        if not self._make_room(1):
-            self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
-            log.warning("closed a new connection: all %d are busy", len(self._sessions))
-            connection.close()
-            return
+        """Serve a connection, for which others make room; where none can, it is told so as soon as it understands."""
+        self._host.crowd.make_room(1)
         nursery.start_soon(self._serve, self._strangers.enter(connection), Background(nursery.start_soon))
 
-    def _make_room(self, wanted: int) -> bool:
-        """Close the idlest connections where there are too many for so many more; tell whether there is room.
-
-        It is the idlest one of the peer that has the most: who opens connections without end closes their own.
-        """
-        while len(self._sessions) + wanted > self._host.limits.max_connections:
-            idle = [session for session in self._sessions if session.is_quiet]
-            if not idle:
-                return False
-            idlest = min(idle, key=lambda session: (-session.load.connections, session.link.last_received))
-            del self._sessions[idlest]  # it is the idlest only once, though it ends when its task gets to it
-            idlest.link.connection.send_goaway(ErrorCode.OVERLOADED.value, _IDLEST)
-            idlest.link.flush()
-            idlest.link.blame(_IDLEST)
-            idlest.link.abort()
-        return True
-
-    def _enter(self, session: Session) -> None:
+    def _enter(self, session: Session, stranger: Stranger) -> None:
         """Count a connection; others may have come while it shook hands."""
-        self._sessions[session] = None
+        crowd = self._host.crowd
+        if crowd.make_room(1):
+            self._sessions[session] = None
+        else:
+            log.warning("turned a new connection away: all %d are busy", len(self._sessions))
+            stranger.is_ousted = True
+            crowd.turn_away(session)
         session.begin()
-        self._make_room(0)
 
     async def _serve(self, stranger: Stranger, background: Background) -> None:
         """Serve one connection from its first byte to its last."""
@@ -171,7 +154,7 @@ class Server:
             session: Session | None = None
             try:
                 session = await self._open(stranger, address, uid, background)
-                self._enter(session)
+                self._enter(session, stranger)
                 is_known = await self._until_known(session)
                 if is_known:
                     observer.handshake_ended(Handshake.DONE, trio.current_time() - since)

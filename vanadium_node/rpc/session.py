@@ -144,7 +144,14 @@ class Session:
         self.load.connections -= 1
         self.load = self.host.loads.of(credentials.public_key)
         self.load.connections += 1
-        return True
+        return self._may_stay()
+
+    def _may_stay(self) -> bool:
+        """End the connection where its peer, known now, has too many; tell whether it goes on."""
+        reason = self.host.crowd.why_not(self)
+        if reason:
+            self.link.blame(self.link.connection.fail(ErrorCode.OVERLOADED, reason).reason)
+        return not reason
 
     # Calls
 
@@ -249,8 +256,10 @@ class Session:
         self.link.wake()
 
     def begin(self) -> None:
-        """Count the connection as its peer's, until it is closed."""
+        """Count the connection as its peer's, until it is closed; a local user is known already."""
         self.load.connections += 1
+        if self._system_identity.uid is not None:
+            self._may_stay()
 
     def close(self) -> None:
         """Cancel all calls: there is nobody to answer to any more."""

@@ -53,6 +53,10 @@ class Limits:
     max_connections: int = 4096
     """Connections of one server; the system's queue holds the others."""
 
+    max_connections_per_peer: int = 1024
+    """Connections that one public key, or one user of the machine, may have to a server, and never more than three quarters of
+    `max_connections`. Busy connections are not closed for others, so a peer that had them all would keep everybody out."""
+
     max_unauthenticated: int = 512
     """Connections of one server that have not authenticated yet. Further ones wait in the system's queue, and the silent ones
     that they wait for are closed after a tenth of the handshake's time."""

@@ -1,0 +1,135 @@
+"""One peer that keeps all of its connections busy: others are served, and who is turned away is told so."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from agent_parties import short_directory
+from rpc_parties import Parties, blessed, served
+from until import eventually
+
+from vanadium_node.errors import UnreachableError
+from vanadium_node.rpc import Client, Server, connect, serve
+from vanadium_node.rpc.observing import Handshake, Observer
+from vanadium_node.security.authorization import everyone
+from vanadium_node.security.principal import Principal
+from vanadium_node.wire.limits import Limits
+
+
+async def keep_busy(client: Client, way: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Have a call or a stream running on a connection, until cancelled or cut off."""
+    task_status.started()
+    try:
+        if way == "call":
+            await client.call("Wait", timeout=None)
+        else:
+            async with client.stream("Double", has_items=True) as stream:
+                async for _ in stream:
+                    pass
+    except UnreachableError:
+        pass
+
+
+@asynccontextmanager
+async def greed(
+    family: Parties, server: Server, who: Principal, number: int, way: str = "call"
+) -> AsyncIterator[list[Client]]:
+    """Keep so many connections busy at once, as far as the server lets one."""
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        clients = []
+        for _ in range(number):
+            clients.append(await stack.enter_async_context(connect(f"/{server.addresses[0]}", who, now=family.clock)))
+            await nursery.start(keep_busy, clients[-1], way)
+        await eventually(lambda: server.strangers == 0)
+        yield clients
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("way", ["call", "stream"])
+async def test_a_greedy_peer_keeps_nobody_out(family: Parties, way: str) -> None:
+    """With a call or a stream on each of its connections it has three quarters of them at most; its running calls go on."""
+    greedy = await blessed(family.root, "server:greedy")
+    async with served(family, Limits(max_connections=8)) as server, greed(family, server, greedy, 20, way) as taken:
+        assert server.connections <= 8
+        await eventually(lambda: sum(client.is_open for client in taken) == 6)
+        for _ in range(5):
+            async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as modest:
+                assert await modest.call("Echo", "x") == "x"
+        assert [client.is_open for client in taken] == 6 * [True] + 14 * [False]
+
+
+async def test_whoever_has_too_many_is_told_so(family: Parties) -> None:
+    """By name, with the limit; the call that came along is not run, and when one of its connections is idle that one gives way."""
+    limits = Limits(max_connections_per_peer=2)
+    async with served(family, limits) as server, greed(family, server, family.client, 2) as taken:
+        await eventually(lambda: len(family.service.calls) == 2)
+        with pytest.raises(
+            UnreachableError, match=r"overloaded: 2 connections of root:server:client at .* the most that"
+        ):
+            async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as one_more:
+                await one_more.call("Echo", "x")
+        assert len(family.service.calls) == 2
+        family.service.may_go.set()
+        await eventually(lambda: family.service.events.count("done") == 2)
+        async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as one_more:
+            assert await one_more.call("Echo", "x") == "x"
+        await eventually(lambda: sum(client.is_open for client in taken) == 1)
+
+
+class Outcomes(Observer):
+    """Remembers how handshakes ended."""
+
+    def __init__(self) -> None:
+        self.all: list[Handshake] = []
+
+    def handshake_ended(self, outcome: Handshake, seconds: float) -> None:
+        """Remember it."""
+        self.all.append(outcome)
+
+
+async def test_a_server_that_is_full_says_so(family: Parties) -> None:
+    """Several peers keep all connections busy: a newcomer is told, and not just cut off."""
+    others = [await blessed(family.root, f"server:{number}") for number in range(4)]
+    outcomes = Outcomes()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serve(
+                family.service, family.server, listen=["127.0.0.1:0"], limits=Limits(max_connections=4),
+                now=family.clock, observers=[outcomes],
+            )
+        )  # fmt: skip
+        for number, other in enumerate(others):
+            await stack.enter_async_context(greed(family, server, other, 1))
+            await eventually(lambda number=number: len(family.service.calls) == number + 1)  # type: ignore[misc]
+        with pytest.raises(UnreachableError, match="overloaded: all 4 connections of this server are busy"):
+            async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as newcomer:
+                await newcomer.call("Echo", "x")
+        await eventually(lambda: outcomes.all[4:] == [Handshake.OVERLOADED])
+        assert server.connections == 4
+        family.service.may_go.set()
+
+
+async def test_users_of_the_machine_are_peers_too(family: Parties) -> None:
+    """On unix sockets the system names them."""
+    with short_directory() as folder:
+        async with (
+            serve(
+                family.service, None, listen=[f"unix:{folder / 's'}"], authorizer=everyone,
+                limits=Limits(max_connections_per_peer=1),
+            ),
+            connect(f"unix:{folder / 's'}", None) as first,
+            trio.open_nursery() as nursery,
+        ):  # fmt: skip
+            await nursery.start(keep_busy, first, "call")
+            await family.service.is_busy.wait()
+            with pytest.raises(UnreachableError, match=r"overloaded: 1 connections of user \d+ are open and busy"):
+                await refused_call(folder / "s")
+            nursery.cancel_scope.cancel()
+
+
+async def refused_call(path: Path) -> None:
+    """Connect once more, and call."""
+    async with connect(f"unix:{path}", None) as client:
+        await client.call("Quick", "x")
