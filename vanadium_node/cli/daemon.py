@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,8 @@ from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
 from vanadium_node.errors import VanadiumError
 
 _log: Final = logging.getLogger(__name__)
+MAX_FILES: Final = 1 << 16
+"""Open files that a daemon makes use of: its limits of connections, and more."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,6 +68,7 @@ def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level
     """
     bury_orphans()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _allow_files()
     set_up_logging(log_format, log_level)
     try:
         with single_error():
@@ -74,6 +78,15 @@ def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level
             raise
         _log.critical("%s", error)  # who reads JSON lines reads this one too
         sys.exit(1)
+
+
+def _allow_files() -> None:
+    """Let the process have as many connections as it may: the soft limit is for programs that number files in a bitmap."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _supervise(daemon: Daemon) -> None:

@@ -88,6 +88,13 @@ class DaemonSettings:
         default=512,
         help="How many connections may be in their handshake at once; others wait, and silent ones make room for them.",
     )
+    max_waiting: int = setting(
+        values.positive,
+        flags=["--max-waiting"],
+        environment="MAX_WAITING",
+        default=16384,
+        help="How many connections may wait for that; of more, the one that has been silent longest is closed.",
+    )
     max_calls_per_connection: int = setting(
         values.positive,
         flags=["--max-calls-per-connection"],

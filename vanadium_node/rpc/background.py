@@ -42,6 +42,8 @@ class Background:
 
     async def _guarded(self, run: Run, scope: trio.CancelScope) -> None:
         with scope:
+            if scope.cancel_called:
+                return  # before its turn came
             try:
                 await run()
             except Exception:

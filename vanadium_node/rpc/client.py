@@ -23,7 +23,7 @@ from vanadium_node.errors import (
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
 from vanadium_node.rpc.deadlines import deadlines_of_run
-from vanadium_node.rpc.failures import call_error
+from vanadium_node.rpc.failures import call_error, turned_away
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.limiting import AuthPace
 from vanadium_node.rpc.link import Link
@@ -77,6 +77,8 @@ class Client:
         self._auths = AuthPace(trio.current_time())
         self._end = ""
         """Why no call can be made any more; empty while calls can."""
+        self._is_turned_away = False
+        """It is because the server has too much to do: what it has not answered, it has not begun with."""
         self._credit: trio.lowlevel.ParkingLot | None = None
         """Where streams wait for credit."""
         self._codecs: dict[object, Codec] = {}
@@ -112,7 +114,8 @@ class Client:
 
         Raises:
             CallError: the method's error, or `timeout`.
-            UnreachableError: the connection ended before the answer; the method may have run.
+            UnreachableError: the connection ended before the answer; the method may have run. Where the server turned this
+                end away because it has too much to do, it has not, and the error is a CallError, `overloaded`.
             NotTrustedError: the server's names no longer count.
         """
         now, deadline = _due(timeout)
@@ -274,13 +277,16 @@ class Client:
             case Auth() as auth:
                 self._mutual.meet(auth)
             case Goaway(_, code, reason):
-                raise UnreachableError(f"{self.name} takes no connection now: {clip(reason) or clip(code)}")
+                sentence = f"{self.name} takes no connection now: {clip(reason) or clip(code)}"
+                raise turned_away(sentence) if code == ErrorCode.OVERLOADED.value else UnreachableError(sentence)
             case Failed(reason):
                 raise ProtocolError(f"{self.name} broke the protocol: {reason}")
             case other:
                 raise ProtocolError(f"{self.name} began with a frame of kind {type(other).__name__}")
         self._mutual.check_server("")
         if not self._handle(events[1:]):
+            if self._is_turned_away:
+                raise self._ended()
             kind = ProtocolError if self._link.connection.state is ConnectionState.FAILED else UnreachableError
             raise kind(f"{self.name} ended the connection as it began: {self._link.fault}")
 
@@ -302,7 +308,7 @@ class Client:
         """Read from the server until the connection is over."""
         try:
             self._link.flush()
-            while await self._read():
+            while not self._is_closed and await self._read():
                 pass
         except Exception:
             self.end(f"what {self.name} sent could not be handled")
@@ -352,9 +358,9 @@ class Client:
             stream.fail(self._ended())
         self._tell_credit()
 
-    def _ended(self) -> UnreachableError:
+    def _ended(self) -> UnreachableError | CallError:
         """Return a new error: one that many tasks raise would collect all their tracebacks."""
-        return UnreachableError(self._end, hint="connect again")
+        return turned_away(self._end) if self._is_turned_away else UnreachableError(self._end, hint="connect again")
 
     def _handle(self, events: list[Event]) -> bool:
         goes_on = True
@@ -401,6 +407,7 @@ class Client:
                 connection.send_error(event.stream, ErrorCode.UNKNOWN_METHOD, "a client has no methods", {})
             case Goaway(_, code, reason):
                 self._end = f"{self.name} takes no more calls: {clip(reason)}"
+                self._is_turned_away = code == ErrorCode.OVERLOADED.value
                 self._link.fault = f"{self.name} ended it: {clip(reason)}"
                 return not code
             case Failed(reason):

@@ -12,6 +12,9 @@ from vanadium_node.wire.frames import Wire
 MAX_SENTENCE: Final = 2000
 """Characters of an error's sentence, either way: it may quote what a peer sent, and lists rejected names with reasons."""
 
+TURNED_AWAY_MS: Final = 500
+"""When to come again to a server that closed the connection because it has too much to do, and could not say more."""
+
 
 def error_of(error: BaseException) -> CallError:
     """Return what a method's exception is for its caller: our errors by their kind, a single one out of a group too."""
@@ -30,6 +33,13 @@ def error_of(error: BaseException) -> CallError:
             return CallError(ErrorCode.INTERNAL, str(error))
         case _:
             return CallError(ErrorCode.INTERNAL, "the method failed; the server's log says why")
+
+
+def turned_away(sentence: str) -> CallError:
+    """Return the error of what a server with too much to do has not begun with."""
+    return CallError(
+        ErrorCode.OVERLOADED, sentence, fields={"retry_after_ms": TURNED_AWAY_MS}, hint="try again in a moment"
+    )
 
 
 def call_error(fields: list[Wire]) -> CallError:

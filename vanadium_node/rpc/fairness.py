@@ -62,14 +62,11 @@ class Crowd(Generic[M]):
         if idle:
             self._close(min(idle, key=lambda member: member.link.last_received))
             return ""
-        return (
-            f"{ErrorCode.OVERLOADED.value}: {self.most_of_a_peer} connections of {newcomer} are open and busy, "
-            "the most that one peer may have"
-        )
+        return f"{self.most_of_a_peer} connections of {newcomer} are open and busy, the most that one peer may have"
 
     def turn_away(self, newcomer: M) -> None:
         """Close a connection for which there is no room, and tell its peer so."""
-        _end(newcomer, f"{ErrorCode.OVERLOADED.value}: all {self._most} connections of this server are busy")
+        _end(newcomer, f"all {self._most} connections of this server are busy")
 
     def _close(self, member: M) -> None:
         del self.members[member]  # it is the idlest only once, though it ends when its task gets to it

@@ -25,6 +25,7 @@ def limits_of(settings: DaemonSettings) -> Limits:
         max_connections=settings.max_connections,
         max_connections_per_peer=settings.max_connections_per_peer,
         max_unauthenticated=settings.max_unauthenticated,
+        max_waiting=settings.max_waiting,
     )
 
 

@@ -205,7 +205,7 @@ class Link:
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def _send_rest(self) -> None:
-        while self._rest is not None:
+        while self._rest is not None and not self.is_broken:
             try:
                 await trio.lowlevel.wait_writable(self.socket)
                 sent = self.socket.send(self._rest)

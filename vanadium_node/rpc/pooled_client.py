@@ -115,8 +115,8 @@ class PooledClient:
                     ) as items:
                         yield items
                     return
-            except UnreachableError as error:
-                if is_begun:
+            except (UnreachableError, CallError) as error:
+                if is_begun or (isinstance(error, CallError) and not is_turned_away(error)):
                     raise
                 await attempts.failed(error)
 

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from vanadium_node.errors import UnreachableError
+from vanadium_node.errors import CallError, UnreachableError
 from vanadium_node.rpc.client import Client
 from vanadium_node.rpc.connecting import connect
 from vanadium_node.rpc.intercepting import ClientInterceptor
@@ -44,7 +44,7 @@ class Slot:
     lock: trio.Lock = field(default_factory=trio.Lock)
     waiting: int = 0
     failures: int = 0
-    failure: UnreachableError = field(default_factory=lambda: UnreachableError("nothing was tried"))
+    failure: UnreachableError | CallError = field(default_factory=lambda: UnreachableError("nothing was tried"))
     """The last failure to connect."""
     idempotent: dict[str, frozenset[str]] = field(default_factory=dict)
     """Object → its methods that may run twice, for the objects that were asked about."""
@@ -59,6 +59,13 @@ class Options:
     validators: Mapping[int, Validator]
     now: Callable[[], datetime]
     interceptors: Sequence[ClientInterceptor]
+
+
+def _copy(error: UnreachableError | CallError) -> UnreachableError | CallError:
+    """Return the same error anew: one that many tasks raise would collect all their tracebacks."""
+    if isinstance(error, CallError):
+        return CallError(error.code, error.message, fields=error.fields, hint=error.hint)
+    return UnreachableError(error.message, hint=error.hint)
 
 
 class ConnectionPool:
@@ -128,11 +135,11 @@ class ConnectionPool:
         failures = slot.failures
         async with slot.lock:
             if slot.failures != failures:
-                raise UnreachableError(slot.failure.message, hint=slot.failure.hint)
+                raise _copy(slot.failure)
             if self._working(slot) is None:
                 try:
                     await self._connect(slot, name, principal, deadline)
-                except UnreachableError as error:
+                except (UnreachableError, CallError) as error:
                     slot.failures, slot.failure = slot.failures + 1, error
                     raise
 

@@ -19,7 +19,7 @@ from typing import Final
 import trio
 from OpenSSL import SSL
 
-from vanadium_node.errors import ConfigurationError, PeerError, VanadiumError
+from vanadium_node.errors import ConfigurationError, ErrorCode, PeerError, VanadiumError
 from vanadium_node.rpc import sockets
 from vanadium_node.rpc.authentication import hear_hello, shake_hands, sign_auth
 from vanadium_node.rpc.background import Background
@@ -37,6 +37,7 @@ from vanadium_node.rpc.service import Service
 from vanadium_node.rpc.session import Session
 from vanadium_node.rpc.strangers import Stage, Stranger, Strangers
 from vanadium_node.rpc.tls import PlainChannel, TlsChannel, server_context
+from vanadium_node.rpc.waiting_room import WaitingRoom
 from vanadium_node.rpc.workers import Workers
 from vanadium_node.security.authorization import Authorizer, default_authorizer
 from vanadium_node.security.principal import Principal
@@ -50,9 +51,11 @@ DRAIN_TIMEOUT: Final = timedelta(seconds=5)
 RENEWAL_INTERVAL: Final = timedelta(seconds=2)
 """How often a server looks whether its principal has other blessings to show on open connections."""
 
+OUSTED: Final = "others waited for its place"
 _OVERLOADED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OVERLOADED_PAUSE_SECONDS: Final = 0.1
-_ACCEPTED_AT_ONCE: Final = 64
+_ACCEPTED_AT_ONCE: Final = 4096
+"""As many as the system's queue may hold: what does not fit there is lost."""
 
 
 def _utc_now() -> datetime:
@@ -68,6 +71,7 @@ class Server:
         self._tls = _tls_context(host, listeners)
         self._sessions: dict[Session, None] = host.crowd.members
         self._strangers = Strangers(host.limits)
+        self._waiting = WaitingRoom(host.limits)
         self._accepting = trio.CancelScope()
         self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))
         """Where the server is reached, as `host:port` or `unix:/path`."""
@@ -78,6 +82,11 @@ class Server:
         return len(self._sessions)
 
     @property
+    def waiting(self) -> int:
+        """How many connections wait for a place among those."""
+        return len(self._waiting)
+
+    @property
     def strangers(self) -> int:
         """How many connections there are whose peer has not shown itself yet."""
         return len(self._strangers)
@@ -85,6 +94,7 @@ class Server:
     async def drain(self, timeout: timedelta = DRAIN_TIMEOUT) -> None:
         """Take no new connections and calls, and wait until the running ones have ended, for `timeout` at most."""
         self._accepting.cancel()
+        self._waiting.close()
         for listener in self._listeners:
             _close_listener(listener)
         for session in self._sessions:
@@ -104,8 +114,8 @@ class Server:
                     await trio.lowlevel.wait_readable(listener)
                 except trio.ClosedResourceError:
                     return
-                await self._strangers.wait_for_a_place()
-                for _ in range(min(_ACCEPTED_AT_ONCE, self._strangers.places)):
+                await self._waiting.room()
+                for _ in range(_ACCEPTED_AT_ONCE):
                     try:
                         connection, _address = listener.accept()
                     except BlockingIOError:
@@ -115,7 +125,33 @@ class Server:
                             log.error("cannot accept connections: %s", error.strerror)
                             await trio.sleep(_OVERLOADED_PAUSE_SECONDS)
                         break
-                    self._admit(connection, nursery)
+                    if self._strangers.places > 0 and not len(self._waiting):
+                        self._admit(connection, nursery)
+                    elif not self._have_wait(connection):
+                        break
+
+    def _have_wait(self, connection: socket.socket) -> bool:
+        """Have a connection wait for a place; tell whether one more could."""
+        self._waiting.enter(connection)
+        if self._waiting.is_full:
+            silent = self._waiting.oust()
+            if silent is None:
+                return False
+            with silent, suppress(OSError):
+                self._tell_late(sockets.peer_address(silent), is_ousted=True)
+            self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
+        return True
+
+    async def let_in(self, nursery: trio.Nursery) -> None:
+        """Serve those that wait, one after another, until cancelled."""
+        try:
+            while True:
+                await self._waiting.somebody()
+                await self._strangers.wait_for_a_place()
+                for _ in range(min(self._strangers.places, len(self._waiting))):
+                    self._admit(self._waiting.take(), nursery)
+        finally:
+            self._waiting.close()
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
         """Serve a connection, for which others make room; where none can, it is told so as soon as it understands."""
@@ -171,8 +207,7 @@ class Server:
                     self._turn_away(stranger, session, outcome)
                 observer.connection_closed()
                 if scope.cancel_called:
-                    reason = "others waited for its place" if stranger.is_ousted else "its time is over"
-                    self._tell(logging.INFO, address or f"user {uid}", f"has not authenticated in time: {reason}")
+                    self._tell_late(address or f"user {uid}", is_ousted=stranger.is_ousted)
                 if session is not None:
                     self._close(session)
                 background.end()
@@ -183,6 +218,9 @@ class Server:
         self._host.deadlines.discard((stranger, 0))
         if stranger.is_ousted:
             outcome = Handshake.OVERLOADED
+            if stranger.link is not None:
+                stranger.link.connection.send_goaway(ErrorCode.OVERLOADED.value, OUSTED)
+                stranger.link.flush()
         elif stranger.scope is not None and stranger.scope.cancel_called:
             outcome = Handshake.TIMEOUT
         elif session is not None and session.link.is_peers_fault:
@@ -200,7 +238,7 @@ class Server:
             raise ConfigurationError("a server of unix sockets has no TLS")
         channel = TlsChannel.accept(self._tls)
         await hear_hello(connection, channel, stranger.talks)
-        link = Link(connection, channel, Connection(Role.SERVER, limits), limits, background)
+        link = stranger.link = Link(connection, channel, Connection(Role.SERVER, limits), limits, background)
         session = Session(self._host, link, address, uid)
         session.binding = channel.binding
         if principal is None:
@@ -219,7 +257,7 @@ class Server:
         if session.link.connection.handshake is HandshakeState.OPEN:
             return True
         events: list[Event] | None = session.link.take(b"")
-        while events is not None and session.handle(events):
+        while events is not None and not session.link.is_broken and session.handle(events):
             if session.trust is not None:
                 return True
             events = await session.link.receive()
@@ -231,11 +269,11 @@ class Server:
         while True:
             while session.postponed or link.is_full:
                 await link.drained()
-                if not handle(session.take_postponed()):
+                if link.is_broken or not handle(session.take_postponed()):
                     return
             events = await receive()
-            if events is None or not handle(events):
-                return
+            if events is None or link.is_broken or not handle(events):
+                return  # whoever was turned away is told that nothing more is begun with
 
     def _close(self, session: Session) -> None:
         link = session.link
@@ -248,6 +286,10 @@ class Server:
         link.flush()
         link.close()
         self._host.became_quiet.unpark_all()
+
+    def _tell_late(self, peer: str, *, is_ousted: bool) -> None:
+        reason = OUSTED if is_ousted else "its time is over"
+        self._tell(logging.INFO, peer, f"has not authenticated in time: {reason}")
 
     def _tell(self, level: int, peer: str, what: str) -> None:
         """Log what became of a connection, with both ends' names."""
@@ -383,6 +425,7 @@ async def serve(
             nursery.start_soon(deadlines.run)
             nursery.start_soon(server.look_after)
             nursery.start_soon(server.keep_discharges)
+            nursery.start_soon(server.let_in, nursery)
             for listener in listeners:
                 nursery.start_soon(server.accept, listener, nursery)
             try:

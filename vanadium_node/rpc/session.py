@@ -132,7 +132,7 @@ class Session:
         """Take the peer's credentials, at first or renewed."""
         connection = self.link.connection
         if self._auths.is_too_often(self._time):
-            self.link.blame(connection.fail(ErrorCode.OVERLOADED, "the peer showed itself too often").reason)
+            self.link.blame(connection.fail(ErrorCode.BAD_ARG, "the peer showed itself too often").reason)
             return False
         try:
             credentials = verify_auth(auth, connection.role.other, self.binding, self.host.chains)

@@ -15,6 +15,7 @@ from enum import Enum
 
 import trio
 
+from vanadium_node.rpc.link import Link
 from vanadium_node.wire.limits import Limits
 
 
@@ -33,6 +34,8 @@ class Stranger:
         self.connection = connection
         self.since = trio.current_time()
         self.scope: trio.CancelScope | None = None
+        self.link: Link | None = None
+        """There as soon as this end may speak."""
         self.stage = Stage.SILENT
         self.is_ousted = False
         """It was cut off because others waited."""

@@ -51,15 +51,19 @@ class Limits:
     """Silence after which a connection is asked for a sign of life; as long again without one, and it is closed."""
 
     max_connections: int = 4096
-    """Connections of one server; the system's queue holds the others."""
+    """Connections of one server; the idlest one makes room for one more."""
 
     max_connections_per_peer: int = 1024
     """Connections that one public key, or one user of the machine, may have to a server, and never more than three quarters of
     `max_connections`. Busy connections are not closed for others, so a peer that had them all would keep everybody out."""
 
     max_unauthenticated: int = 512
-    """Connections of one server that have not authenticated yet. Further ones wait in the system's queue, and the silent ones
-    that they wait for are closed after a tenth of the handshake's time."""
+    """Connections of one server that have not authenticated yet. Further ones wait, and the silent ones that they wait for are
+    closed after a tenth of the handshake's time."""
+
+    max_waiting: int = 16384
+    """Connections of one server that wait for a place among those, with nothing of them read yet. When there are so many, the
+    one that has been silent longest is closed for the next; where none is silent, others wait in the system's queue."""
 
 
 DEFAULT_LIMITS: Final = Limits()
