@@ -118,7 +118,7 @@ class Client:
                 end away because it has too much to do, it has not, and the error is a CallError, `overloaded`.
             NotTrustedError: the server's names no longer count.
         """
-        now, deadline = _due(timeout)
+        now, deadline, expiry = _due(timeout)
         if deadline == -inf:
             await trio.lowlevel.checkpoint()
         discharges = None
@@ -131,8 +131,8 @@ class Client:
         )
         waiting, link = self._waiting, self._link
         waiting[number] = trio.lowlevel.current_task()
-        if deadline != inf:
-            self._deadlines.add((self, number), deadline)
+        if expiry != inf:
+            self._deadlines.add((self, number), expiry)
         if len(waiting) == 1:
             link.flush()
         else:
@@ -180,7 +180,7 @@ class Client:
 
         Leaving the block before the end cancels the method. Raises as `call` does, from the iteration and `result`.
         """
-        _, deadline = _due(timeout)
+        _, deadline, expiry = _due(timeout)
         if deadline == -inf:
             await trio.lowlevel.checkpoint()
         needs_preparation = self._mutual.needs_preparation() and not self._end
@@ -193,8 +193,8 @@ class Client:
         self._streams[number] = stream
         if not self._is_read:
             self._start_reading()
-        if deadline != inf:
-            self._deadlines.add((self, number), deadline)
+        if expiry != inf:
+            self._deadlines.add((self, number), expiry)
         self._link.flush()
         try:
             yield stream
@@ -450,7 +450,13 @@ class Client:
         self._link.wake()
 
 
-def _due(timeout: float | None) -> tuple[float, float]:
-    """Return now, and when a call must be over, by trio's clock: -inf for a caller that is cancelled already."""
+def _due(timeout: float | None) -> tuple[float, float, float]:
+    """Return now, when a call must be over, and when this client has to end it, by trio's clock.
+
+    The last is infinity where the scope's own deadline comes first and its cancellation ends the call. A caller that is cancelled
+    already must be over at -inf.
+    """
     now, deadline = trio.current_time(), trio.current_effective_deadline()
-    return now, deadline if timeout is None else min(deadline, now + timeout)
+    if timeout is None or now + timeout >= deadline:
+        return now, deadline, inf
+    return now, now + timeout, now + timeout
