@@ -42,6 +42,20 @@ def test_no_passphrase_is_warned_about(folder: Path) -> None:
     assert b"ENCRYPTED" not in (folder / "alice" / "private-key.pem").read_bytes()
 
 
+def test_nobody_is_asked_in_vain(folder: Path) -> None:
+    """A directory that is taken is refused before the prompt, on a terminal as without one."""
+    create(folder, SECRET, SECRET)
+    before = (folder / "alice" / "private-key.pem").read_bytes()
+    with on_terminal(folder, clean_environment(), "principal", "create", "alice", "again") as terminal:
+        assert terminal.end() != 0
+        assert "holds a principal already" in terminal.shown
+        assert "passphrase" not in terminal.shown
+    for arguments in (["create", "alice", "again"], ["fork", "alice", "again"]):
+        done = run_module(folder, ["principal", *arguments], clean_environment())
+        assert "holds a principal already" in done.stderr
+    assert (folder / "alice" / "private-key.pem").read_bytes() == before
+
+
 @pytest.mark.parametrize("answered", [[], [SECRET]])
 def test_ctrl_c_at_a_prompt_leaves_nothing(folder: Path, answered: list[str]) -> None:
     """At the first prompt as at the second one: exit status 130, one word, no directory."""

@@ -75,6 +75,13 @@ def command() -> None:
     """
 
 
+def _free(directory: Path, *, overwrite: bool) -> CredentialsDirectory:
+    """Return a directory where a principal may be made, before anybody is asked for a passphrase."""
+    place = CredentialsDirectory(directory)
+    place.refuse_to_replace(overwrite=overwrite)
+    return place
+
+
 @command.command()
 @with_key_type
 @with_passphrase
@@ -84,11 +91,10 @@ def command() -> None:
 @run_async
 async def create(directory: Path, name: str | None, key_type: str, with_passphrase: bool, overwrite: bool) -> None:
     """Create a principal in DIRECTORY that blesses itself as NAME."""
+    place = _free(directory, overwrite=overwrite)
     passphrase = ask_new_passphrase() if with_passphrase else None
     key = PrivateKey.generate(KeyType(key_type))
-    await CredentialsDirectory(directory).create(
-        key, default_name() if name is None else name, passphrase=passphrase, overwrite=overwrite
-    )
+    await place.create(key, default_name() if name is None else name, passphrase=passphrase, overwrite=overwrite)
 
 
 @command.command()
@@ -112,6 +118,7 @@ async def fork(
     require_caveats: bool,
 ) -> None:
     """Create a principal in DIRECTORY, blessed by the current one with EXTENSION."""
+    place = _free(directory, overwrite=overwrite)
     caveats = confirmed(caveats, require_caveats)
     passphrase = ask_new_passphrase() if with_passphrase else None
     key = PrivateKey.generate(KeyType(key_type))
@@ -119,7 +126,7 @@ async def fork(
         blessings = await principal.bless(key.public_key, to_extend(principal, source), extension, caveats)
         child = await Principal.create(key, "child")
         await child.adopt(blessings)
-        await CredentialsDirectory(directory).keep(
+        await place.keep(
             key, child.store, principal.roots.with_roots_of(blessings), passphrase=passphrase, overwrite=overwrite
         )
 

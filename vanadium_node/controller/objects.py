@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vanadium_node.controller.settings import CLUSTER_AGENT_PORT, ClusterAgentSettings
+from vanadium_node.controller.settings import CLUSTER_AGENT_PORT, HEALTH_PORT, ClusterAgentSettings
 from vanadium_node.kube.injection import GROUP, SECRET_KEY, restricted
 from vanadium_node.kube.resources import Manifest
 
@@ -89,7 +89,9 @@ def replacement(live: Manifest, wanted: Manifest) -> Manifest:
 def cluster_agent_deployment(settings: ClusterAgentSettings, *, root_blessings: str, claimer: str) -> Manifest:
     """Return the cluster agent: one replica, replaced by stopping it first, since two would share one disk."""
     resources = {"cpu": settings.cpu, "memory": settings.memory}
-    connects = {"tcpSocket": {"port": CLUSTER_AGENT_PORT}}  # all that an agent without an owner can prove to a stranger
+    # Not `/readyz`: one that is not ready, because its disk is full or it has no owner yet, serves what it can, and is claimed.
+    connects = {"tcpSocket": {"port": CLUSTER_AGENT_PORT}}
+    lives = {"httpGet": {"path": "/livez", "port": HEALTH_PORT}, "timeoutSeconds": 10}
     container = {
         "name": "cluster-agent",
         "image": settings.image,
@@ -100,12 +102,16 @@ def cluster_agent_deployment(settings: ClusterAgentSettings, *, root_blessings: 
             {"name": "ADMIN", "value": ",".join(settings.admin)},
             {"name": "DATADIR", "value": DATA_DIRECTORY},
             {"name": "LISTEN", "value": f":{CLUSTER_AGENT_PORT}"},
+            {"name": "HEALTH_LISTEN", "value": f":{HEALTH_PORT}"},
         ],
-        "ports": [{"name": "agent", "containerPort": CLUSTER_AGENT_PORT}],
+        "ports": [
+            {"name": "agent", "containerPort": CLUSTER_AGENT_PORT},
+            {"name": "health", "containerPort": HEALTH_PORT},
+        ],
         "volumeMounts": [{"name": "data", "mountPath": DATA_DIRECTORY}],
         "startupProbe": {**connects, "periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": {**connects, "periodSeconds": 10},
-        "livenessProbe": {**connects, "periodSeconds": 20, "failureThreshold": 3},
+        "livenessProbe": {**lives, "periodSeconds": 20, "failureThreshold": 3},
         "resources": {"requests": resources, "limits": dict(resources)},
         "securityContext": restricted(),
     }

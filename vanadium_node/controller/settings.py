@@ -23,6 +23,8 @@ T = TypeVar("T")
 DEFAULT_FILE: Final = Path("vkube.cfg")
 MAX_FILE_BYTES: Final = 1024 * 1024
 CLUSTER_AGENT_PORT: Final = 8193
+HEALTH_PORT: Final = 8194
+"""Where a cluster agent in a cluster answers `/livez`, `/readyz` and `/metrics` over HTTP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ class CredentialsDirectory:
         keeper = _DirectoryKeeper(self.path, LocalSigner(key))
         try:
             async with locked(lock):
-                self._refuse_to_replace(overwrite)
+                self.refuse_to_replace(overwrite=overwrite)
                 await self._write(keeper, key.to_pem(passphrase), store, roots)
         except BaseException:
             if not had_lock and not self.holds_principal():
@@ -114,7 +114,8 @@ class CredentialsDirectory:
             raise
         return Principal(keeper.signer, store, roots, keeper)
 
-    def _refuse_to_replace(self, overwrite: bool) -> None:
+    def refuse_to_replace(self, *, overwrite: bool) -> None:
+        """Make sure that a principal may be kept here. Raises StorageError where there is one already, unless `overwrite`."""
         if self.holds_principal() and not overwrite:
             raise StorageError(
                 f"'{self.path}' holds a principal already",
