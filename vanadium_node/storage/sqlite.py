@@ -20,6 +20,7 @@ import trio
 
 from vanadium_node.errors import StorageError
 from vanadium_node.storage.sqlite_files import (
+    SQLITE_ERRORS,
     Migration,
     Opened,
     database_error,
@@ -79,7 +80,7 @@ class Database:
             raise self._opened.fault or StorageError(f"the database '{self._path}' is not open")
         try:
             yield from self._opened.reader.execute(query, parameters)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             failed = database_error("read", self._path, error)
             if is_about_damage(error) or is_about_the_disk(error):
                 self._unread = failed
@@ -183,7 +184,7 @@ def _try(connection: sqlite3.Connection, batch: Sequence[_Pending]) -> bool:
         for pending in batch:
             pending.change(connection)
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         for pending in batch:

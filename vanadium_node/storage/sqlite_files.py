@@ -20,6 +20,8 @@ Migration = Callable[[sqlite3.Connection], None]
 WAL_BYTES: Final = 16 * 1024 * 1024
 """A write-ahead log that grew beyond this, while a backup held an old snapshot, shrinks again at the next checkpoint."""
 
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's module raises: the second, where the message quotes a damaged name that is no text any more."""
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _DISK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 
@@ -45,7 +47,7 @@ def open_files(path: Path, migrations: Sequence[Migration]) -> Opened:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE))
     try:
         writer = _connect(path)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         return _rescue(path, database_error("open", path, error), error, migrations)
     try:
         fault = _damage(writer, path)
@@ -57,7 +59,7 @@ def open_files(path: Path, migrations: Sequence[Migration]) -> Opened:
         reader = _connect(path)
         reader.execute("PRAGMA query_only = ON")
         reader.text_factory = _text
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         writer.close()
         return _rescue(path, database_error("open", path, error), error, migrations)
     except BaseException:
@@ -85,7 +87,7 @@ def copy_database(path: Path, target: Path) -> None:
             fault = _damage(copy, path)
         if fault is not None:
             raise fault
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         target.unlink(missing_ok=True)
         raise database_error("copy", path, error) from error
     except BaseException:
@@ -102,7 +104,7 @@ def check_database(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path)) as connection:
             fault = _damage(connection, path)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise database_error("check", path, error) from error
     if fault is not None:
         raise fault
@@ -121,8 +123,9 @@ def is_about_damage(error: Exception) -> bool:
 def database_error(attempt: str, path: Path, error: Exception) -> StorageError:
     """Return the sentence for what SQLite refused."""
     hint = "check the disk's space and health, and who owns the file"
+    why = "it holds a name that is no text" if isinstance(error, UnicodeDecodeError) else error
     return StorageError(
-        f"cannot {attempt} the database '{path}': {error}", hint=RESTORE if is_about_damage(error) else hint
+        f"cannot {attempt} the database '{path}': {why}", hint=RESTORE if is_about_damage(error) else hint
     )
 
 
@@ -130,6 +133,8 @@ RESTORE: Final = "restore it from a backup ('cluster-agent restore'), and start 
 
 
 def _code(error: Exception) -> int:
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
     return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without what the extended one adds
 
 
@@ -158,7 +163,7 @@ def _damage(connection: sqlite3.Connection, path: Path) -> StorageError | None:
     """
     try:
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         if not is_about_damage(error):
             raise
         return database_error("check", path, error)
@@ -174,7 +179,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
             migrations[number](connection)
             connection.execute(f"PRAGMA user_version = {number + 1}")
             connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise database_error("bring up to date", path, error) from error
 
 
@@ -192,7 +197,7 @@ def _rescue(path: Path, fault: StorageError, cause: Exception | None, migrations
     with an exclusive lock SQLite keeps it in memory.
     """
     fault.__cause__ = cause
-    with suppress(sqlite3.Error):
+    with suppress(*SQLITE_ERRORS):
         uri = f"file:{quote(str(path.absolute()))}?mode=rw"
         reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
         try:
