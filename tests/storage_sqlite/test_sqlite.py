@@ -133,6 +133,20 @@ async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_version_that_was_never_written_is_damage(tmp_path: Path) -> None:
+    """As one flipped bit makes it."""
+    path = tmp_path / "db"
+    async with open_database(path, [make_table]):
+        pass
+    content = path.read_bytes()
+    path.write_bytes(
+        content[:60] + b"\xff" + content[61:]
+    )  # SQLite's file format, §1.3: the user version, its sign first
+    async with open_database(path, [make_table]) as database:
+        [trouble] = database.troubles()
+        assert "is damaged: its schema version is -" in str(trouble)
+
+
 @pytest.mark.parametrize("content", [b"this is no database at all, is it" * 40, b"SQLite format 3\0" + b"\xff" * 4096])
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
     """It is opened all the same, so that who uses it can say what is wrong; the file is left as it was."""

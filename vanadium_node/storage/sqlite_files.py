@@ -163,10 +163,13 @@ def _damage(connection: sqlite3.Connection, path: Path) -> StorageError | None:
     """
     try:
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
     except SQLITE_ERRORS as error:
         if not is_about_damage(error):
             raise
         return database_error("check", path, error)
+    if version < 0:
+        verdict = f"its schema version is {version}"
     return None if verdict == "ok" else StorageError(f"the database '{path}' is damaged: {verdict}", hint=RESTORE)
 
 
