@@ -26,7 +26,8 @@ from vanadium_node.storage.hidden import hidden_path
 T = TypeVar("T")
 
 FIRST_RETRY_SECONDS: Final = 0.05
-LAST_RETRY_SECONDS: Final = 2.0
+LAST_RETRY_SECONDS: Final = 0.25
+"""An agent is on the same machine: looking for it costs nothing next to a call that fails because it came back unnoticed."""
 CALL_SECONDS: Final = 30.0
 ASK_SECONDS: Final = 1.0
 """How long an agent that serves nobody yet may take to say why."""
