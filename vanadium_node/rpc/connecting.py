@@ -152,7 +152,7 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         if deadline != inf:
             deadlines.add((limit, 0), deadline)
         try:
-            return await self._shake_hands(connection, deadline)
+            client = await self._shake_hands(connection, deadline)
         except (OSError, PeerError, UnreachableError) as error:
             if limit.is_over:
                 raise self._too_slow() from error
@@ -164,6 +164,9 @@ class _Connecting(AbstractAsyncContextManager[Client]):
             raise self._too_slow() from error
         finally:
             deadlines.discard((limit, 0))
+        if limit.is_over:  # the last that was needed came in the same moment
+            raise self._too_slow()
+        return client
 
     async def _shake_hands(self, connection: socket.socket, deadline: float) -> Client:
         """Show both ends to each other, where the system does not name them."""
