@@ -375,7 +375,9 @@ class Client:
                     stream.respond(event)
                     self._tell_credit()
             else:
-                goes_on = self._handle_other(event) and goes_on
+                goes_on = self._handle_other(event)
+                if not goes_on:
+                    break  # what came along with it is for nobody any more
         if self._link.connection.outgoing:
             self._link.wake()
         return goes_on

@@ -161,19 +161,20 @@ class MutualTrust:
         discharging = self._trusting.discharging
         if self._renewing is None:
             self._renewing = trio.Lock()
+        missed = "this end could not show itself again in time"
         try:
             with trio.fail_at(deadline):
                 async with self._renewing:
                     await self._renew()
                 if discharging is None or not self._wants_discharges:
                     return []
+                missed = "no discharge for this end's blessings came in time"
                 wire = cbor.encode([to_wire(argument) for argument in arguments])
                 collected = await discharging.for_call(self._shown, Occasion(self.server.names, method, wire))
                 return collected.encoded
         except trio.TooSlowError as error:
-            raise CallError(
-                ErrorCode.TIMEOUT, f"{method} was not called: no discharge for this end's blessings came in time"
-            ) from error
+            hint = "does its agent answer, and do the dischargers of its blessings?"
+            raise CallError(ErrorCode.TIMEOUT, f"{method} was not called: {missed}", hint=hint) from error
 
     async def _renew(self) -> None:
         principal = self._trusting.principal
@@ -182,8 +183,9 @@ class MutualTrust:
         if self._is_expired() or (
             principal.store is not self._shown_of and principal.blessings_for_peer(self.server.names) != self._shown
         ):
-            await self.show()
-        self._shown_of = principal.store
+            await self.show()  # takes note of the store as it was before: it may have changed again meanwhile
+        else:
+            self._shown_of = principal.store
 
 
 _NO_TAGS: Final[frozenset[str]] = frozenset()
