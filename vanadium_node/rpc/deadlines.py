@@ -6,11 +6,14 @@ of them could be due, looks, and waits again. Most calls end long before.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from math import inf
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
+
+log = logging.getLogger("vanadium_node.rpc")
 
 K = TypeVar("K", bound=Hashable)
 
@@ -35,7 +38,7 @@ class Deadlines(Generic[K]):
         self._due.pop(key, None)
 
     def expire(self) -> None:
-        """Call `expire` for what is due."""
+        """Call `expire` for what is due. One that fails is a bug; it is logged, and keeps the others from nothing."""
         now = trio.current_time()
         due = [key for key, deadline in self._due.items() if deadline <= now]
         for key in due:
@@ -43,7 +46,10 @@ class Deadlines(Generic[K]):
         self._earliest = min(self._due.values(), default=inf)
         self._sleep = trio.CancelScope(deadline=self._earliest)
         for key in due:
-            self._expire(key)
+            try:
+                self._expire(key)
+            except Exception:
+                log.exception("what was due could not be done")
 
     async def run(self) -> None:
         """Call `expire` for what is due, until cancelled."""

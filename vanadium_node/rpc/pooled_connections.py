@@ -152,6 +152,7 @@ class ConnectionPool:
             slot.pooled = await self._nursery.start(self._hold, server, principal, seconds)
         finally:
             self._connecting -= 1
+            self._became_idle.unpark()  # where it failed there is room now
 
     async def _make_room(self) -> None:
         """Close the connection that was not used for longest when there are too many; wait while all are in use."""
