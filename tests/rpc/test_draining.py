@@ -75,7 +75,8 @@ async def connected(nursery: trio.Nursery, address: str, family: Parties) -> Cli
             task_status.started(client)
             await trio.sleep_forever()
 
-    return await nursery.start(hold)
+    client: Client = await nursery.start(hold)
+    return client
 
 
 async def test_nothing_to_wait_for(clock: MockClock, family: Parties) -> None:

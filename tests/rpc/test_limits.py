@@ -14,7 +14,7 @@ from until import eventually
 
 from vanadium_node.config import ClusterAgentSettings, DaemonSettings, DischargerSettings, PodAgentSettings
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError, VanadiumError
-from vanadium_node.rpc import Client, Retrying, connect, open_pool, serve
+from vanadium_node.rpc import Call, Client, Retrying, Service, Tag, connect, method, open_pool, serve
 from vanadium_node.rpc.limiting import PeerLoads, limits_of
 from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
@@ -141,6 +141,46 @@ async def test_streams_of_one_connection(family: Parties, caplog: pytest.LogCapt
         assert "more than 2 calls" in caplog.text
         assert await other.call("Echo", "x") == "x"
         family.service.may_go.set()
+
+
+class Keeping(Service):
+    """Keeps what it is given until it may go."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.may_go = trio.Event()
+
+    @method(tag=Tag.READ)
+    async def keep(self, call: Call, data: bytes) -> int:
+        """Returns its size, in the end."""
+        self.running += 1
+        await self.may_go.wait()
+        return len(data)
+
+
+async def test_bytes_of_requests_that_are_worked_on(family: Parties, caplog: pytest.LogCaptureFixture) -> None:
+    """`max_request_bytes`: one more on the same connection is turned away, and another connection is served; later there is room."""
+    caplog.set_level(logging.INFO, "vanadium_node.rpc")
+    service, some = Keeping(), bytes(40_000)
+    async with (
+        serve(
+            service, family.server, listen=["127.0.0.1:0"], now=family.clock, limits=Limits(max_request_bytes=100_000)
+        ) as server,
+        connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client,
+        connect(f"/{server.addresses[0]}", family.client, now=family.clock) as other,
+    ):
+        async with trio.open_nursery() as nursery:
+            for each in (client, client, other):
+                nursery.start_soon(each.call, "Keep", some)
+            await eventually(lambda: service.running == 3)
+            with pytest.raises(CallError, match="100000 bytes of them, at once") as caught:
+                await client.call("Keep", some)
+            assert caught.value.code is ErrorCode.OVERLOADED
+            assert caught.value.fields == {"retry_after_ms": 100}
+            assert "refused Keep of root:server to root:server:client at 127.0.0.1:" in caplog.text
+            service.may_go.set()
+        for _ in range(5):
+            assert await client.call("Keep", some) == len(some)
 
 
 async def test_a_message_that_is_too_large(family: Parties) -> None:
