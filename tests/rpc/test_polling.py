@@ -100,8 +100,10 @@ async def test_asks_for_so_many_turns_and_no_more(pair: tuple[socket.socket, soc
     assert turns.sleeps == 0
 
 
-async def test_returns_what_comes_without_a_sleep(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The other tasks of the process run meanwhile: one of them is the peer."""
+async def test_returns_what_comes_without_a_sleep(
+    pair: tuple[socket.socket, socket.socket], mock_clock: trio.testing.MockClock
+) -> None:
+    """The other tasks of the process run meanwhile, in no time: one of them is the peer."""
     near, far = pair
 
     async def answer_later() -> None:
