@@ -49,6 +49,15 @@ class Outer:
     note: str = ""
 
 
+@dataclass
+class Gap:
+    """A struct of which the last two fields may be left out."""
+
+    x: int
+    a: str = ""
+    b: str = ""
+
+
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 1, tzinfo=UTC)
 GOOD: list[tuple[Any, str, object]] = [
     (int, "-3", -3),
@@ -108,6 +117,27 @@ def test_a_word_that_is_none(annotation: Any, word: str) -> None:
     with pytest.raises(InputError, match=r"the argument is '.*', which is not ") as caught:
         value_for("the argument", codec_of(annotation).shape, word)
     assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("annotation", "word"),
+    [
+        (float, "9" * 400),
+        (datetime, '"9999-12-31T23:59:59-23:59"'),
+        (datetime, '"0001-01-01T00:00:00+23:59"'),
+        (Gap, '{"x": 1, "b": "v"}'),
+    ],
+)
+def test_a_word_that_would_become_another_value(annotation: Any, word: str) -> None:
+    """Numbers beyond what is sent, times beyond the calendar, and fields that would shift into the place of one left out."""
+    with pytest.raises(InputError, match="which is not"):
+        value_for("it", codec_of(annotation).shape, word)
+
+
+@pytest.mark.parametrize("microseconds", [2**70, -(2**70), 2**63])
+def test_a_time_beyond_the_calendar_is_shown_as_it_is(microseconds: int) -> None:
+    """A server can send it."""
+    assert to_json(codec_of(datetime).shape, microseconds) == microseconds
 
 
 async def test_blessings() -> None:

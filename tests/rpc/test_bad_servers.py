@@ -71,7 +71,7 @@ BROKEN = {
     ),
     "a flood of pings": (encode_frame(Ping(0, 1)) * 100, "more than 16 pings at once"),
     "a goaway with a reason": (
-        encode_frame(Goaway(0, "overloaded", "far too\nmuch")),
+        encode_frame(Goaway(0, "bad-arg", "far too\nmuch")),
         r"takes no more calls: far too\\nmuch",
     ),
     "half a frame, and the end": (encode_frame(Response(1, "x" * 100, None))[:-1] + b"END", "the connection .* ended"),

@@ -12,6 +12,7 @@ from math import inf
 import pytest
 import trio
 from cancelling import open_files
+from hanging import Hanging
 from rpc_parties import Parties, served, wear
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -21,9 +22,7 @@ from vanadium_node.rpc.authentication import hear_hello, shake_hands, sign_auth
 from vanadium_node.rpc.deadlines import deadlines_of_run
 from vanadium_node.rpc.discharging import ASK_SECONDS
 from vanadium_node.rpc.tls import TlsChannel, server_context
-from vanadium_node.security.cose import SignatureType, Signer
 from vanadium_node.security.discharge import ThirdParty
-from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.wire.frames import encode_frame
 from vanadium_node.wire.handshake import Role
@@ -189,23 +188,6 @@ async def test_a_flight_that_comes_as_the_time_is_over(clock: MockClock, family:
 
 
 # Others that are waited for
-
-
-class Hanging(Signer):
-    """An agent that takes what it shall sign, and never answers."""
-
-    def __init__(self, key: PublicKey) -> None:
-        self._key = key
-
-    @property
-    def public_key(self) -> PublicKey:
-        """The key of the one behind it."""
-        return self._key
-
-    async def sign(self, kind: SignatureType, payload: bytes, external_aad: bytes = b"") -> bytes:
-        """Never return."""
-        await trio.sleep_forever()
-        raise AssertionError
 
 
 async def test_an_agent_that_does_not_sign(clock: MockClock, family: Parties) -> None:

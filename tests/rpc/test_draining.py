@@ -6,12 +6,16 @@ from datetime import timedelta
 
 import pytest
 import trio
+from attacker import dial_socket, frames_of
 from rpc_parties import Parties, served
 from trio.testing import MockClock, wait_all_tasks_blocked
 from until import eventually
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError
 from vanadium_node.rpc import Client, connect, serve
+from vanadium_node.rpc.authentication import shake_hands
+from vanadium_node.rpc.tls import TlsChannel, client_context
+from vanadium_node.wire.frames import Auth, Goaway
 
 SECONDS = 5.0
 
@@ -111,5 +115,28 @@ async def test_a_call_that_crosses_the_goaway(clock: MockClock, family: Parties)
         assert caught.value.code is ErrorCode.OVERLOADED
         assert caught.value.fields == {"retry_elsewhere": 1}
         assert [call.method for call in family.service.calls] == ["Wait"]
+        family.service.may_go.set()
+        await wait_all_tasks_blocked()
+
+
+async def test_a_connection_that_comes_up_meanwhile(family: Parties) -> None:
+    """Whoever was in its handshake when the server began to stop is told too, and its call is not run."""
+    async with (
+        served(family) as server,
+        connect(f"/{server.addresses[0]}", family.client, now=family.clock) as busy,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(busy.call, "Wait")
+        await family.service.is_busy.wait()
+        with await dial_socket(server.addresses[0]) as connection:
+            connection.setblocking(False)
+            await eventually(lambda: server.strangers == 1)
+            nursery.start_soon(server.drain)
+            await wait_all_tasks_blocked()
+            channel = TlsChannel.connect(client_context())
+            await shake_hands(connection, channel)
+            connection.send(channel.take_pending())  # a client's last word, which waits for its first frame
+            frames = await frames_of(connection, channel, 2)
+        assert [type(frame) for frame in frames] == [Auth, Goaway]
         family.service.may_go.set()
         await wait_all_tasks_blocked()

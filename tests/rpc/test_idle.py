@@ -8,13 +8,18 @@ from datetime import timedelta
 import pytest
 import trio
 from attacker import introduced
+from hanging import Hanging
 from rpc_parties import Parties, served
 from tcp_gate import gate_to
 from trio.testing import MockClock, wait_all_tasks_blocked
+from until import eventually
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError
 from vanadium_node.rpc import connect
+from vanadium_node.security.caveat import Caveat
 from vanadium_node.wire.limits import Limits
+
+ALWAYS = [Caveat.unconstrained()]
 
 IDLE = 4.0
 """Not more: a server looks at its blessings every second, and each jump of the clock takes a moment."""
@@ -104,3 +109,20 @@ async def test_a_client_that_falls_silent(clock: MockClock, family: Parties, cap
         assert family.service.events == ["cancelled"]
         assert "not even an answer to a ping" in caplog.text
         assert await honest.call("Quick", "x") == "x"
+
+
+async def test_an_agent_that_hangs_keeps_no_peer_alive(clock: MockClock, family: Parties) -> None:
+    """The server's blessings are renewed, its agent does not sign, and a silent client is given up all the same."""
+    async with (
+        served(family, LIMITS) as server,
+        introduced(server.addresses[0], family.client),
+    ):
+        await eventually(lambda: server.strangers == 0)
+        behind = family.server
+        behind._signer = Hanging(behind.public_key)
+        own = family.root.store.default
+        assert own is not None
+        behind.store = behind.store.with_default(await family.root.bless(behind.public_key, own, "server:new", ALWAYS))
+        with trio.fail_after(4 * IDLE):
+            while server.connections:  # noqa: ASYNC110 - the server's state has no event
+                await trio.sleep(IDLE / 10)

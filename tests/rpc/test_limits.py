@@ -106,7 +106,10 @@ async def test_who_opens_too_many_connections_closes_their_own(family: Parties) 
         name = f"/{server.addresses[0]}"
         modest = await stack.enter_async_context(connect(name, family.client, now=family.clock))
         assert await modest.call("Quick", "first") == "first"
-        taken = [await stack.enter_async_context(connect(name, greedy, now=family.clock)) for _ in range(9)]
+        taken = []
+        for _ in range(9):
+            taken.append(await stack.enter_async_context(connect(name, greedy, now=family.clock)))
+            assert await taken[-1].call("Quick", "it has shown itself") == "it has shown itself"
         await eventually(lambda: [client.is_open for client in taken] == 6 * [False] + 3 * [True])
         assert await modest.call("Quick", "still there") == "still there"
         assert server.connections == 4

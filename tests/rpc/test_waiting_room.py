@@ -9,20 +9,17 @@ from functools import partial
 
 import pytest
 import trio
-from attacker import dial, until_closed
+from attacker import dial, dial_socket, frames_of, until_closed
 from rpc_parties import Parties, served
 from until import eventually
 
 from vanadium_node.errors import ErrorCode
 from vanadium_node.rpc import Server, connect
 from vanadium_node.rpc.authentication import shake_hands
-from vanadium_node.rpc.dialing import dial as dial_address
-from vanadium_node.rpc.naming import TcpAddress
 from vanadium_node.rpc.tls import TlsChannel, client_context
 from vanadium_node.rpc.waiting_room import WaitingRoom
-from vanadium_node.wire.frames import Goaway, decode_frame
+from vanadium_node.wire.frames import Goaway
 from vanadium_node.wire.limits import Limits
-from vanadium_node.wire.splitter import FrameSplitter
 
 PLACES, WAITING = 2, 4
 LIMITS = Limits(handshake_timeout=timedelta(seconds=5), max_unauthenticated=PLACES, max_waiting=WAITING)
@@ -121,31 +118,14 @@ async def test_one_that_loses_its_place_is_told_overloaded(family: Parties) -> N
     """It was shown the server and says nothing while another waits: it may come again, and hears so."""
     limits = Limits(handshake_timeout=timedelta(seconds=1), max_unauthenticated=1)
     async with served(family, limits) as server:
-        with await dial_tcp(server) as slow:
+        with await dial_socket(server.addresses[0]) as slow:
+            slow.setblocking(False)
             channel = TlsChannel.connect(client_context())
             await shake_hands(slow, channel)
             async with connect(f"/{server.addresses[0]}", family.client, now=family.clock) as other:
                 assert await other.call("Quick", "x") == "x"
-            frames = [decode_frame(content) for content in await everything(slow, channel)]
+            frames = await frames_of(slow, channel)
         assert frames[1:] == [Goaway(0, ErrorCode.OVERLOADED.value, "others waited for its place")]
-
-
-async def dial_tcp(server: Server) -> socket.socket:
-    """Return a connected socket."""
-    host, _, port = server.addresses[0].rpartition(":")
-    return await dial_address(TcpAddress(host, int(port)), {})
-
-
-async def everything(connection: socket.socket, channel: TlsChannel) -> list[bytes]:
-    """Return the contents of all frames that come before the connection is closed."""
-    frames, splitter = list[bytes](), FrameSplitter(1 << 16)
-    data: bytes | None = channel.decrypt(b"")
-    while data is not None:
-        frames += map(bytes, splitter.split(data)) if data else ()
-        await trio.lowlevel.wait_readable(connection)
-        received = connection.recv(1 << 16)
-        data = channel.decrypt(received) if received else None
-    return frames
 
 
 async def test_those_that_wait_are_let_go_when_the_server_ends(family: Parties) -> None:
@@ -164,7 +144,8 @@ async def test_a_hello_that_waited_is_read(server: Server, family: Parties) -> N
         for _ in range(PLACES):
             await stack.enter_async_context(await dial(server.addresses[0]))
         await eventually(lambda: server.strangers == PLACES)
-        with await dial_tcp(server) as connection:
+        with await dial_socket(server.addresses[0]) as connection:
+            connection.setblocking(False)
             channel = TlsChannel.connect(client_context())
             with trio.fail_after(10):
                 await shake_hands(connection, channel)

@@ -16,8 +16,9 @@ from vanadium_node.rpc.tls import TlsChannel, client_context
 from vanadium_node.security.principal import Principal
 from vanadium_node.wire.connection import Connection
 from vanadium_node.wire.events import Event
-from vanadium_node.wire.frames import Auth, Response, encode_frame
+from vanadium_node.wire.frames import Auth, Frame, Response, decode_frame, encode_frame
 from vanadium_node.wire.handshake import Role
+from vanadium_node.wire.splitter import FrameSplitter
 
 SOON_SECONDS = 5
 """Within which a server must have ended a connection that it has reason to end."""
@@ -35,6 +36,21 @@ async def dial_socket(address: str) -> socket.socket:
     """Return the same as a socket that belongs to nobody else."""
     stream = await dial(address)
     return socket.socket(fileno=stream.socket.detach())
+
+
+async def frames_of(connection: socket.socket, channel: TlsChannel, most: int = 100) -> list[Frame | None]:
+    """Return the frames that come on a channel that is up, so many at most, before the connection is closed."""
+    frames, splitter = list[Frame | None](), FrameSplitter(1 << 16)
+    data: bytes | None = channel.decrypt(b"")
+    with trio.fail_after(SOON_SECONDS):
+        while data is not None:
+            frames += map(decode_frame, splitter.split(data)) if data else ()
+            if len(frames) >= most:
+                break
+            await trio.lowlevel.wait_readable(connection)
+            received = connection.recv(1 << 16)
+            data = channel.decrypt(received) if received else None
+    return frames
 
 
 async def until_closed(stream: trio.SocketStream) -> bytes:

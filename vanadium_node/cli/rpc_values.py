@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vanadium_node.rpc.types import Shape
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_MICROSECONDS: Final = (_EPOCH - datetime.min.replace(tzinfo=UTC)) // timedelta(microseconds=1)
+"""To the beginning of the calendar; its end is farther away."""
 
 
 def arguments_for(method: MethodSignature, words: tuple[str, ...]) -> list[Any]:
@@ -42,7 +44,7 @@ def value_for(what: str, shape: Shape, word: str) -> Any:
         value = word
     try:
         return _to_wire(shape, value)
-    except (DecodeError, ValueError, TypeError) as error:
+    except (DecodeError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{what} is '{clip(word, 80)}', which is not {shape}",
             hint="write JSON; bytes and blessings as base64url text",
@@ -64,7 +66,7 @@ def _to_wire(shape: Shape, value: Any) -> Any:
         case ("map", dict()):
             return {_key(parts[0], key): _to_wire(parts[1], each) for key, each in value.items()}
         case ("struct", dict()) if set(value) <= {label for label, _ in shape.parts}:
-            return [_to_wire(part, value[label]) for label, part in shape.parts if label in value]
+            return _fields(shape, value)
         case ("bytes" | "blessings", str()):
             return cbor.from_text(value, max_bytes=16 * MAX_ENCODED_BYTES)
         case ("time", str()):
@@ -77,6 +79,14 @@ def _to_wire(shape: Shape, value: Any) -> Any:
             return value
         case _:
             raise TypeError(shape.kind)
+
+
+def _fields(shape: Shape, value: dict[str, Any]) -> list[Any]:
+    """Return a struct's fields in their order; only the last ones may be left out, since those on the wire have no names."""
+    labels = [label for label, _ in shape.parts]
+    if labels[: len(value)] != [label for label in labels if label in value]:
+        raise TypeError(shape.kind)
+    return [_to_wire(part, value[label]) for label, part in shape.parts[: len(value)]]
 
 
 _SCALARS: Final[dict[str, tuple[type, ...]]] = {
@@ -106,7 +116,7 @@ def to_json(shape: Shape, value: Any) -> Any:
             return {str(key): to_json(parts[1], each) for key, each in value.items()}
         case ("struct", list()):
             return {label: to_json(part, each) for (label, part), each in zip(shape.parts, value, strict=False)}
-        case ("time", int()):
+        case ("time", int()) if abs(value) < _LONGEST_MICROSECONDS:
             return (_EPOCH + timedelta(microseconds=value)).isoformat()
         case _:
             return _plain(value)

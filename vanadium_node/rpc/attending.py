@@ -26,6 +26,7 @@ from vanadium_node.wire.events import Event
 from vanadium_node.wire.handshake import HandshakeState, Role
 
 OUSTED: Final = "others waited for its place"
+STOPPING: Final = "this server is about to stop"
 
 
 class Attendant:
@@ -35,6 +36,8 @@ class Attendant:
         self._host = host
         self._tls = tls
         self._strangers = strangers
+        self.is_stopping = False
+        """No new calls are taken, on connections that are still to come up either."""
 
     async def serve(self, stranger: Stranger, background: Background) -> None:
         """Serve one connection from its first byte to its last."""
@@ -89,6 +92,9 @@ class Attendant:
             stranger.is_ousted = True
             crowd.turn_away(session)
         session.begin()
+        if self.is_stopping:
+            session.link.connection.send_goaway("", STOPPING)
+            session.link.flush()
 
     def _turn_away(self, stranger: Stranger, session: Session | None, outcome: Handshake) -> None:
         """Take a place back, and count what became of the handshake of who had it."""

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 
 from vanadium_node.errors import ConfigurationError, VanadiumError
 from vanadium_node.rpc import sockets
-from vanadium_node.rpc.attending import Attendant, show
+from vanadium_node.rpc.attending import STOPPING, Attendant, show
 from vanadium_node.rpc.connecting import discharging_of
 from vanadium_node.rpc.deadlines import call_deadlines
 from vanadium_node.rpc.discharging import NONE
@@ -43,6 +43,8 @@ from vanadium_node.wire.limits import DEFAULT_LIMITS, Limits
 DRAIN_TIMEOUT: Final = timedelta(seconds=5)
 RENEWAL_INTERVAL: Final = timedelta(seconds=2)
 """How often a server looks whether its principal has other blessings to show on open connections."""
+ROUND_SECONDS: Final = 30.0
+"""How long it may take to show them on all; then it looks again."""
 
 
 def _utc_now() -> datetime:
@@ -57,8 +59,8 @@ class Server:
         self._listeners = tuple(listeners)
         self._sessions: dict[Session, None] = host.crowd.members
         self._strangers = Strangers(host.limits)
-        attendant = Attendant(host, _tls_context(host, listeners), self._strangers)
-        self.reception = Reception(host, attendant, self._strangers)
+        self._attendant = Attendant(host, _tls_context(host, listeners), self._strangers)
+        self.reception = Reception(host, self._attendant, self._strangers)
         """Takes connections, while its tasks run."""
         self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))
         """Where the server is reached, as `host:port` or `unix:/path`."""
@@ -81,10 +83,11 @@ class Server:
     async def drain(self, timeout: timedelta = DRAIN_TIMEOUT) -> None:
         """Take no new connections and calls, and wait until the running ones have ended, for `timeout` at most."""
         self.reception.close()
+        self._attendant.is_stopping = True
         for listener in self._listeners:
             _close_listener(listener)
         for session in self._sessions:
-            session.link.connection.send_goaway("", "this server is about to stop")
+            session.link.connection.send_goaway("", STOPPING)
             session.link.flush()
         with trio.move_on_after(timeout.total_seconds()):
             while not all(session.is_quiet for session in self._sessions):
@@ -114,14 +117,21 @@ class Server:
             await self.fetch_discharges()
 
     async def look_after(self) -> None:
-        """Ping silent peers, end dead ones, and show renewed blessings, until cancelled."""
+        """Ping silent peers and end dead ones, until cancelled."""
         idle_seconds = self._host.limits.idle_timeout.total_seconds()
         while True:
             await trio.sleep(min(RENEWAL_INTERVAL.total_seconds(), idle_seconds / 2))
             for session in tuple(self._sessions):
                 session.link.look_alive()
-                if not session.link.is_broken:
-                    await self._renew(session)
+
+    async def keep_showing(self) -> None:
+        """Show renewed blessings on open connections, until cancelled. An agent that signs may take its time, and keeps nobody else."""
+        while True:
+            await trio.sleep(RENEWAL_INTERVAL.total_seconds())
+            with trio.move_on_after(ROUND_SECONDS):
+                for session in tuple(self._sessions):
+                    if not session.link.is_broken:
+                        await self._renew(session)
 
     async def _renew(self, session: Session) -> None:
         principal = self._host.principal
@@ -208,6 +218,7 @@ async def serve(
             await server.fetch_discharges()
             nursery.start_soon(deadlines.run)
             nursery.start_soon(server.look_after)
+            nursery.start_soon(server.keep_showing)
             nursery.start_soon(server.keep_discharges)
             nursery.start_soon(server.reception.let_in, nursery)
             for listener in listeners:
