@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import trio
@@ -12,6 +13,8 @@ from until import eventually
 
 from vanadium_node.errors import CallError, UnreachableError
 from vanadium_node.rpc import Client, Server, connect, serve
+from vanadium_node.rpc.fairness import Crowd
+from vanadium_node.rpc.limiting import PeerLoad
 from vanadium_node.rpc.observing import Handshake, Observer
 from vanadium_node.rpc.retrying import is_turned_away
 from vanadium_node.security.authorization import everyone
@@ -134,3 +137,25 @@ async def refused_call(path: Path) -> None:
     """Connect once more, and call."""
     async with connect(f"unix:{path}", None) as client:
         await client.call("Quick", "x")
+
+
+class Idle:
+    """A connection without a call, of which nothing is sent."""
+
+    def __init__(self, load: PeerLoad) -> None:
+        self.load, self.link, self.is_quiet = load, MagicMock(last_received=0.0), True
+        load.connections += 1
+
+
+def test_what_was_closed_for_others_counts_no_more() -> None:
+    """Although a peer's counter is set right only when the connection's own task gets to its end."""
+    crowd: Crowd[Idle] = Crowd(Limits(max_connections=4))
+    peer = PeerLoad()
+    crowd.members[Idle(PeerLoad())] = None
+    for number in range(1, 8):
+        assert crowd.make_room(1)
+        newcomer = Idle(peer)
+        crowd.members[newcomer] = None
+        assert crowd.why_not(newcomer) == ""
+        assert sum(member.load is peer for member in crowd.members) == min(3, number)
+    assert peer.connections == 7

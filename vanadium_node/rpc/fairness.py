@@ -58,7 +58,10 @@ class Crowd(Generic[M]):
         load = newcomer.load
         if load.connections <= self.most_of_a_peer:
             return ""
-        idle = [each for each in self.members if each.load is load and each is not newcomer and each.is_quiet]
+        others = [each for each in self.members if each.load is load and each is not newcomer]
+        if len(others) < self.most_of_a_peer:
+            return ""  # the rest was closed for others, and is counted until its tasks have ended
+        idle = [each for each in others if each.is_quiet]
         if idle:
             self._close(min(idle, key=lambda member: member.link.last_received))
             return ""
