@@ -2,16 +2,8 @@
 
 from hypothesis import HealthCheck, settings
 from kubernetes_fixtures import client, embedded_kubeconfig, kubeconfig, real_kubeconfig
-from taint_plugin import pytest_configure, pytest_runtest_makereport
 
-__all__ = [
-    "client",
-    "embedded_kubeconfig",
-    "kubeconfig",
-    "pytest_configure",
-    "pytest_runtest_makereport",
-    "real_kubeconfig",
-]
+__all__ = ["client", "embedded_kubeconfig", "kubeconfig", "real_kubeconfig"]
 
 # How fast a machine is says nothing about the code: neither an example's time nor its making may fail a test.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,7 +23,6 @@ def names(walk: Any, socket: str = "a.sock") -> list[str]:
     return list(done.stdout.split())
 
 
-@pytest.mark.tainted("the original takes the secret as an argument")
 def test_the_originals_own_test_of_the_pair(walk: Any) -> None:
     """alice makes a secret, a replica lives on it, bob may not, and a forgotten secret gives nothing new."""
     walk.start_cluster_agent()

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trio
-from taint_plugin import FOLDERS
 
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
@@ -58,11 +57,7 @@ def default_of(principal: Principal) -> Blessings:
 def short_directory() -> Iterator[Path]:
     """Make a temporary directory with a short name: paths of sockets end at 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="va-") as name:
-        FOLDERS.append(Path(name))
-        try:
-            yield Path(name)
-        finally:
-            FOLDERS.remove(Path(name))
+        yield Path(name)
 
 
 def clean_environment(**added: str) -> dict[str, str]:

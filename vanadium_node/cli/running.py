@@ -4,7 +4,6 @@ Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong usage;
 """
 
 import os
-import resource
 import sys
 
 import click
@@ -14,11 +13,7 @@ from vanadium_node.errors import UsageError, VanadiumError
 
 
 def run(command: click.Command, arguments: list[str], program: str) -> int:
-    """Run `command` and return the exit status, with the reason of a failure on standard error.
-
-    A process that may hold keys leaves no core behind, unless it is told to: a program that it starts may raise the limit again.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    """Run `command` and return the exit status, with the reason of a failure on standard error."""
     try:
         with single_error():
             result = command.main(arguments, prog_name=program, standalone_mode=False)
