@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 import trio
 
+from vanadium_node.cli.cores import leave_no_core
 from vanadium_node.cli.first_process import bury_orphans
 from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
@@ -67,7 +68,7 @@ def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level
     A process with keys leaves no core behind. A daemon has no children of its own.
     """
     bury_orphans()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_no_core()
     _allow_files()
     set_up_logging(log_format, log_level)
     try:

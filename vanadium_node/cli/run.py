@@ -12,6 +12,7 @@ import trio
 
 from vanadium_node.agent.identity import AGENT_PATH, CREDENTIALS
 from vanadium_node.agent.passing import blessed_principal, served_privately
+from vanadium_node.cli.cores import CoreSettings, leave_no_core
 from vanadium_node.cli.output import note, single_error
 from vanadium_node.cli.principal import to_extend, with_caveats, with_source
 from vanadium_node.cli.principal_caveats import caveats_from
@@ -46,16 +47,20 @@ def command(
     Its key is in the memory of this process alone. COMMAND reaches it through V23_AGENT_PATH, as it would a pod agent, and no
     other credentials; when COMMAND ends, nothing is left. Without --for it expires after an hour.
     """
+    leave_no_core()
+    cores = context.find_object(CoreSettings) or CoreSettings.current()
     with single_error():
-        context.exit(trio.run(_run, words, extension, caveats, source))
+        context.exit(trio.run(_run, words, extension, caveats, source, cores))
 
 
-async def _run(words: Sequence[str], extension: str, caveats: Sequence[Caveat], source: str | None) -> int:
+async def _run(
+    words: Sequence[str], extension: str, caveats: Sequence[Caveat], source: str | None, cores: CoreSettings
+) -> int:
     async with own_principal() as parent:
         child = await blessed_principal(parent, to_extend(parent, source), extension, _ending(caveats))
     with trio.open_signal_receiver(*FORWARDED) as signals:
         async with served_privately(child) as socket:
-            return await _exit_status(words, signals, _environment(os.fspath(socket)))
+            return await _exit_status(words, signals, _environment(os.fspath(socket)), cores)
 
 
 def _ending(caveats: Sequence[Caveat]) -> Sequence[Caveat]:
@@ -70,14 +75,17 @@ def _environment(socket: str) -> Mapping[str, str]:
     return {**{name: value for name, value in os.environ.items() if name != CREDENTIALS}, AGENT_PATH: socket}
 
 
-async def _exit_status(words: Sequence[str], signals: AsyncIterator[int], environment: Mapping[str, str]) -> int:
-    """Run a command, pass signals on to it, and return its exit status as shells do."""
+async def _exit_status(
+    words: Sequence[str], signals: AsyncIterator[int], environment: Mapping[str, str], cores: CoreSettings
+) -> int:
+    """Run a command, pass signals on to it, and return its exit status as shells do. It may leave the cores that it could before."""
     try:
         process = await trio.lowlevel.open_process(list(words), env=environment)
     except FileNotFoundError:
         return _cannot_run(words[0], "there is no such command", NOT_FOUND)
     except OSError as error:
         return _cannot_run(words[0], error.strerror or str(error), NOT_EXECUTABLE)
+    cores.give(process.pid)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, signals, process)
         status = await process.wait()

@@ -8,15 +8,20 @@ import sys
 
 import click
 
+from vanadium_node.cli.cores import forbid_cores
 from vanadium_node.cli.output import INTERRUPTED, Interrupted, single_error
 from vanadium_node.errors import UsageError, VanadiumError
 
 
 def run(command: click.Command, arguments: list[str], program: str) -> int:
-    """Run `command` and return the exit status, with the reason of a failure on standard error."""
+    """Run `command` and return the exit status, with the reason of a failure on standard error.
+
+    Most commands open a principal, so none leaves a core with a key in it. What it could have left is the context's object.
+    """
+    cores = forbid_cores()
     try:
         with single_error():
-            result = command.main(arguments, prog_name=program, standalone_mode=False)
+            result = command.main(arguments, prog_name=program, standalone_mode=False, obj=cores)
     except UsageError as error:
         return _failed(program, str(error), 2)
     except VanadiumError as error:
