@@ -3,6 +3,8 @@
 from hypothesis import HealthCheck, settings
 from kubernetes_fixtures import client, embedded_kubeconfig, kubeconfig, real_kubeconfig
 
+pytest_plugins = ["taint_plugin"]
+
 __all__ = ["client", "embedded_kubeconfig", "kubeconfig", "real_kubeconfig"]
 
 # How fast a machine is says nothing about the code: neither an example's time nor its making may fail a test.
