@@ -41,8 +41,8 @@ def test_the_originals_own_test_of_the_pair(walk: Any) -> None:
     assert " root:alice:foo: made 20" in listed
     assert "by root:alice, root:alice:prod, used 2 times" in listed
     assert secret not in listed + walk.do("alice", "secret", "--agent", walk.agent, "list", "--json")
-    walk.do("alice", "secret", "--agent", walk.agent, "forget", secret)
-    refusal = walk.refused("bob", "secret", "--agent", walk.agent, "seekblessings", secret)
+    walk.do("alice", "secret", "--agent", walk.agent, "forget", "-", stdin=secret)
+    refusal = walk.refused("bob", "secret", "--agent", walk.agent, "seekblessings", "-", stdin=secret)
     assert "the secret is unknown here" in refusal
     assert secret not in refusal
     assert all(name.startswith("root:alice:foo:") for name in names(walk)), "the running pod agent is unaffected"
