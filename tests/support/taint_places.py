@@ -25,6 +25,14 @@ class Legitimate:
 
 LEGITIMATE = (
     Legitimate(r"file .*/private-key\.pem", KEY, "the key file of a credentials directory"),
+    Legitimate(
+        r"file .*/\.private-key\.pem\.[0-9a-f]{8}", KEY, "the same, before it takes its place; a crash leaves it"
+    ),
+    Legitimate(
+        r"file .*/backup\.tar",
+        KEY,
+        "a cluster agent's backup, which is private: without its key it would be another one",
+    ),
     Legitimate(r"file .*/tls\.key", KEY, "the key file of the embedded API"),
     Legitimate(r"file .*/kubeconfig", TOKEN, "how the embedded API's clients prove themselves"),
     Legitimate(r"file .*/p/\d+/\d+/\.\.\d+/secret", SECRET, "the volume of a Secret in a pod of the embedded cluster"),
@@ -79,36 +87,23 @@ class Files:
 
 def live_programs(ancestor: int) -> Iterator[tuple[str, bytes]]:
     """Yield arguments and environment of each living descendant of a process."""
-    parents = dict(_parents())
-    for pid in parents:
-        if pid != ancestor and ancestor in _line(pid, parents):
-            for name, what in (("cmdline", "arguments"), ("environ", "environment")):
-                try:
-                    data = Path(f"/proc/{pid}/{name}").read_bytes()
-                except OSError:
-                    continue
-                yield f"{what} of process {_name(pid)}", data
+    for pid in _children(ancestor):
+        for name, what in (("cmdline", "arguments"), ("environ", "environment")):
+            try:
+                data = Path(f"/proc/{pid}/{name}").read_bytes()
+                program = Path(f"/proc/{pid}/comm").read_text().strip()
+            except OSError:  # it has ended meanwhile
+                continue
+            yield f"{what} of process {program}", data
+        yield from live_programs(pid)
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            yield int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-
-
-def _line(pid: int, parents: dict[int, int]) -> set[int]:
-    """Return a process and those above it."""
-    found: set[int] = set()
-    while pid in parents and pid not in found:
-        found.add(pid)
-        pid = parents[pid]
-    return found
-
-
-def _name(pid: int) -> str:
+def _children(pid: int) -> list[int]:
+    """Return the children of a process, whichever thread has started them."""
+    found: list[int] = []
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - after each test: it is twice as fast
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     except OSError:
-        return str(pid)
+        return []
+    return found
