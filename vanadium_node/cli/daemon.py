@@ -69,6 +69,7 @@ def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level
     """
     bury_orphans()
     leave_no_core()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it starts nobody who might want one
     _allow_files()
     set_up_logging(log_format, log_level)
     try:
