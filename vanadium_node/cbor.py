@@ -29,9 +29,9 @@ def _refuse_tag(*_: object) -> NoReturn:
 
 
 _NO_TAGS: Final[Mapping[int, Callable[..., Any]]] = dict.fromkeys(
-    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
 )
-"""The tags that cbor2 would turn into dates, bignums, regular expressions, cyclic references, … (a hook refuses the rest)."""
+"""The tags that cbor2 would turn into dates, bignums, addresses, regular expressions, cyclic references, … (a hook refuses the rest)."""
 
 
 def encode(value: Value) -> bytes:

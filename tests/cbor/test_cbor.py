@@ -85,6 +85,20 @@ def test_refused(decode, data: bytes) -> None:  # type: ignore[no-untyped-def]
         decode(data, max_bytes=LIMIT)
 
 
+INSIDE = [b"\x00", b"\x44\x01\x02\x03\x04", b"\x50" + bytes(16), b"\x63foo", b"\x6a2020-01-01", b"\x82\x01\x02", b"\x82\x18\x20\x44\x01\x02\x03\x04"]  # fmt: skip
+"""What the tags that libraries know have inside."""
+
+
+@pytest.mark.parametrize("decode", [cbor.decode, cbor.decode_frame])
+def test_no_tag_is_accepted(decode) -> None:  # type: ignore[no-untyped-def]
+    """Whatever the library makes of it: an address, a date, a number; and whatever it learns to make of one later."""
+    for tag in (*range(2000), 43000, 55799, 2**32, 2**64 - 1):
+        head = cbor2.dumps(cbor2.CBORTag(tag, 0))[:-1]
+        for inside in INSIDE:
+            with pytest.raises(DecodeError):
+                decode(b"\x81" + head + inside, max_bytes=LIMIT)
+
+
 @pytest.mark.parametrize("data", [b"\xf7", b"\xe0", b"\xf8\x20", b"\xa1\x81\x01\x01", b"\xa1\xf5\x01"])
 def test_undefined_simple_values_and_odd_keys_are_refused_where_it_is_signed(data: bytes) -> None:
     """The data model has no undefined, no other simple values, and keys of text and integers only."""

@@ -94,6 +94,9 @@ async def test_the_callers_mistakes_stay_local(client: Client) -> None:
     """A value without a wire form, or too large, is refused before it is sent; a wrong result type is named."""
     with pytest.raises(InputError, match="object"):
         await client.call("Echo", object())
+    for value in (2**64, [-(2**65)], {datetime(2026, 1, 2, tzinfo=UTC): "x"}):
+        with pytest.raises(InputError, match=r"form on the wire|64 bits"):
+            await client.call("Echo", value)
     with pytest.raises(InputError, match="larger than the limit"):
         await client.call("Echo", "x" * (2 << 20))
     with pytest.raises(DecodeError, match="the result of Quick"):
@@ -189,6 +192,11 @@ class Untrue(Service):
         return "one"  # type: ignore[return-value]
 
     @method(tag=Tag.READ)
+    async def power(self, call: Call, exponent: int) -> int:
+        """Returns a power of two, which may have no form on the wire."""
+        return int(2**exponent)
+
+    @method(tag=Tag.READ)
     async def numbers(self, call: Call) -> AsyncIterator[int]:
         """Streams a text."""
         yield "one"  # type: ignore[misc]
@@ -203,6 +211,10 @@ async def test_a_method_that_breaks_its_own_promise(family: Parties) -> None:
         with pytest.raises(CallError, match="returned something that cannot be sent") as caught:
             await client.call("Number")
         assert caught.value.code is ErrorCode.INTERNAL
+        with pytest.raises(CallError, match="64 bits") as caught:
+            await client.call("Power", 64)
+        assert caught.value.code is ErrorCode.INTERNAL
+        assert await client.call("Power", 63) == 2**63
         async with client.stream("Numbers", returns=int) as numbers:
             with pytest.raises(CallError, match="yielded something that cannot be sent") as caught:
                 await anext(numbers)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from ipaddress import IPv4Address
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vanadium_node import cbor
 from vanadium_node.errors import DecodeError, InputError
 from vanadium_node.rpc import Call, Service, Tag, method
 from vanadium_node.rpc.reserved import InterfaceSignature, objects_of, signature_of
@@ -99,6 +104,44 @@ def test_what_a_peer_may_not_send(annotation: Any, wire: object) -> None:
     """Anything else than a value of the type is a DecodeError that says what was expected."""
     with pytest.raises(DecodeError, match="the thing is wrong"):
         from_wire(codec_of(annotation), wire, "the thing")
+
+
+ODD_KEYS: list[object] = [WHEN, 2**64, (1, 2), UUID(int=1), Decimal(1), IPv4Address(1), frozenset({1}), b"x", 1.5, None]
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**64) - 1, [2**70], {"a": -(2**70)}, "\ud800", *({key: 1} for key in ODD_KEYS)], ids=repr)  # fmt: skip
+def test_values_that_no_peer_would_take(value: object) -> None:
+    """What would end the connection at the other end is refused at this one: it may only cost the call that it is for."""
+    with pytest.raises(InputError):
+        cbor.encode_frame(to_wire(value))
+
+
+@pytest.mark.parametrize("annotation", [int, list[int], dict[int, int], int | None])
+def test_integers_end_at_64_bits_and_a_sign(annotation: Any) -> None:
+    """As CBOR carries them without a tag; at both ends, whatever they are a part of."""
+    codec = codec_of(annotation)
+    for number, is_good in ((2**64 - 1, True), (-(2**64), True), (2**64, False), (-(2**64) - 1, False)):
+        value: Any = {list[int]: [number], dict[int, int]: {1: number}}.get(annotation, number)
+        for convert in (codec.to_wire, codec.from_wire):
+            with nullcontext() if is_good else pytest.raises(InputError, match="64 bits"):
+                assert convert(value) == value
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**66), 2**66) | st.floats() | st.text() | st.binary() | st.sampled_from(ODD_KEYS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers() | st.sampled_from(ODD_KEYS), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(anything)
+def test_what_can_be_sent_can_be_received(value: object) -> None:
+    """A value has a form on the wire that every peer accepts, or none."""
+    try:
+        encoded = cbor.encode_frame(to_wire(value))
+    except InputError:
+        return
+    cbor.decode_frame(encoded, max_bytes=1 << 20)
 
 
 def test_fields_with_defaults_may_be_left_out() -> None:

@@ -119,11 +119,32 @@ def _plain(kind: str, *accepted: type) -> Codec:
     return Codec(shape, check, check, is_plain=True)
 
 
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise _expected(_INTEGER, value)
+    if not -_END_OF_INTEGERS <= value < _END_OF_INTEGERS:
+        raise InputError("an integer has more than 64 bits")
+    return value
+
+
+_INTEGER: Final = Shape("int64")
+_END_OF_INTEGERS: Final = 1 << 64
+"""What CBOR carries without a tag, which would end the connection at the other end."""
+
+
 def _anything(value: Any) -> Any:
     return value
 
 
-_PLAIN_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes})
+def _key(value: object) -> str | int:
+    if isinstance(value, str):
+        return value
+    if type(value) is int:
+        return _integer(value)
+    raise InputError(f"a key of type {type(value).__name__} has no form on the wire: keys are texts or integers")
+
+
+_PLAIN_TYPES: Final = frozenset({type(None), bool, float, str, bytes})
 
 
 def to_wire(value: object, depth: int = 0) -> Wire:
@@ -131,12 +152,14 @@ def to_wire(value: object, depth: int = 0) -> Wire:
     kind = type(value)
     if kind in _PLAIN_TYPES:
         return value
+    if kind is int:
+        return _integer(value)
     if depth > MAX_VALUE_DEPTH:
         raise InputError(f"a value is nested more than {MAX_VALUE_DEPTH} deep")
     if isinstance(value, list | tuple):
         return [to_wire(each, depth + 1) for each in value]
     if isinstance(value, Mapping):
-        return {key: to_wire(each, depth + 1) for key, each in value.items()}
+        return {_key(key): to_wire(each, depth + 1) for key, each in value.items()}
     try:
         codec = codec_of(kind)
     except TypeError as error:
@@ -187,7 +210,7 @@ _SIMPLE: Final[Mapping[object, Codec]] = {
     type(None): NONE,
     None: NONE,
     bool: _plain("bool", bool),
-    int: _plain("int64", int),
+    int: Codec(_INTEGER, _integer, _integer),
     float: Codec(Shape("float64"), _float, _float),
     str: _plain("string", str),
     bytes: _plain("bytes", bytes),
