@@ -22,7 +22,7 @@ from vanadium_node.errors import (
 )
 from vanadium_node.rpc.call import PeerIdentity
 from vanadium_node.rpc.call_stream import CallStream
-from vanadium_node.rpc.deadlines import deadlines_of_run
+from vanadium_node.rpc.deadlines import carried_deadline, deadlines_of_run
 from vanadium_node.rpc.failures import call_error, turned_away
 from vanadium_node.rpc.inbox import Inbox
 from vanadium_node.rpc.limiting import AuthPace
@@ -458,7 +458,7 @@ def _due(timeout: float | None) -> tuple[float, float, float]:
     The last is infinity where the scope's own deadline comes first and its cancellation ends the call. A caller that is cancelled
     already must be over at -inf.
     """
-    now, deadline = trio.current_time(), trio.current_effective_deadline()
-    if timeout is None or now + timeout >= deadline:
-        return now, deadline, inf
-    return now, now + timeout, now + timeout
+    now, deadline, expiry = trio.current_time(), trio.current_effective_deadline(), carried_deadline()
+    if timeout is not None and now + timeout < expiry:
+        expiry = now + timeout
+    return (now, deadline, inf) if expiry >= deadline else (now, expiry, expiry)

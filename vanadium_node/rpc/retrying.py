@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError, VanadiumError
+from vanadium_node.rpc.deadlines import effective_deadline
 from vanadium_node.wire.frames import Wire
 
 MAX_REASONS: Final = 3
@@ -91,4 +92,4 @@ def retry_after(error: VanadiumError) -> float:
 
 def deadline_of(timeout: float | None) -> float:
     """Return when a call must be over, by trio's clock."""
-    return min(trio.current_effective_deadline(), inf if timeout is None else trio.current_time() + timeout)
+    return min(effective_deadline(), inf if timeout is None else trio.current_time() + timeout)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Protocol
 
 import trio
 
 from vanadium_node.errors import CallError, ErrorCode, InputError
 from vanadium_node.rpc.call import Call
+from vanadium_node.rpc.deadlines import carry
 from vanadium_node.rpc.limiting import PeerLoad
 from vanadium_node.rpc.link import Link
 from vanadium_node.rpc.service import Method
@@ -60,9 +62,10 @@ class Running:
             self.worker.scope.cancel()
 
     async def run(self) -> None:
-        """Run the method and answer."""
+        """Run the method and answer. The calls that it makes carry the trace and the deadline on."""
         if self.call.trace_id:
             enter_trace(self.call.trace_id)
+        carried = carry(self.call.deadline) if self.call.deadline != inf else None
         try:
             if self.method.items_out is not None:
                 await self._stream_items(self.method.items_out)
@@ -74,6 +77,8 @@ class Running:
         else:
             self.session.answer(self.number, self.method, result)
         finally:
+            if carried is not None:
+                carried.deadline = inf
             self.session.finish(self.number)
 
     async def _stream_items(self, codec: Codec) -> None:
