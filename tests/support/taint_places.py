@@ -37,6 +37,11 @@ LEGITIMATE = (
     Legitimate(r"file .*/kubeconfig", TOKEN, "how the embedded API's clients prove themselves"),
     Legitimate(r"file .*/p/\d+/\d+/\.\.\d+/secret", SECRET, "the volume of a Secret in a pod of the embedded cluster"),
     Legitimate(r"file .*/va-[^/]+/secret(-\d+)?", SECRET, "the same, for pod agents that tests start by themselves"),
+    Legitimate(r"file .*/vb-[^/]+/secret", SECRET, "the same, for the pod agent that the benchmark starts"),
+    Legitimate(r"file .*/rpc-benchmark-[^/]+/(server|client)\.key", KEY, "the keys of grpcio's TLS in the benchmark"),
+    Legitimate(
+        r"file .*/control-plane\d+/etcd/member/.*", SECRET, "a real API server's store, which keeps its Secrets"
+    ),
     Legitimate(r"output of vanadium-node secret new .*", SECRET, "the answer of the command that makes one"),
 )
 
