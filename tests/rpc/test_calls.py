@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from math import isfinite
+from typing import Any
 
 import pytest
 import trio
@@ -57,6 +58,43 @@ async def test_errors_arrive_by_code(client: Client, code: ErrorCode) -> None:
         await client.call("Fail", code.value)
     assert caught.value.code is code
     assert caught.value.fields == {"retry_after_ms": 7}
+
+
+ODD_FIELDS: list[Any] = [
+    {"number": 2**64}, {"text": "\ud800"}, {"text": "x" * 2_000_000}, {"none": None}, {"list": [1]}, {"object": object()}, {1: 2}, {"\ud800": 1},
+]  # fmt: skip
+
+
+class Failing(Service):
+    """Failing fails with details that no error can have."""
+
+    @method(tag=Tag.READ)
+    async def later(self, call: Call, number: int) -> None:
+        """Fails in a task."""
+        raise CallError(ErrorCode.EXISTS, "it is there", fields=ODD_FIELDS[number])
+
+    @method(tag=Tag.READ)
+    def at_once(self, call: Call, number: int) -> None:
+        """Fails without one."""
+        raise CallError(ErrorCode.EXISTS, "it is there", fields=ODD_FIELDS[number])
+
+
+@pytest.mark.parametrize("method_name", ["Later", "AtOnce"])
+async def test_fields_that_cannot_be_sent_are_left_out(
+    family: Parties, method_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The author's mistake costs the details: the error arrives, the log says what was wrong, the connection and the server go on."""
+    async with (
+        serve(Failing(), family.server, listen=["127.0.0.1:0"]) as server,
+        connect(f"/{server.addresses[0]}", family.client) as client,
+    ):
+        for number in range(len(ODD_FIELDS)):
+            caplog.clear()
+            with pytest.raises(CallError, match="it is there") as caught:
+                await client.call(method_name, number)
+            assert caught.value.code is ErrorCode.EXISTS
+            assert not caught.value.fields
+            assert "fields of an error cannot be sent" in caplog.text
 
 
 async def test_a_bug_in_a_method_is_logged_and_not_shown(client: Client, caplog: pytest.LogCaptureFixture) -> None:

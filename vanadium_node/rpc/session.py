@@ -306,4 +306,9 @@ class Session:
     def _error(
         self, number: int, code: ErrorCode, sentence: str, fields: Mapping[str, str | int] | None = None
     ) -> None:
-        self.link.connection.send_error(number, code, clip(sentence, MAX_SENTENCE), fields or {})
+        sentence = clip(sentence, MAX_SENTENCE)
+        try:
+            self.link.connection.send_error(number, code, sentence, fields or {})
+        except InputError as error:  # too long, or of a type that the author should not have given it
+            log.error("the fields of an error cannot be sent: %s", error)
+            self.link.connection.send_error(number, code, sentence, {})
