@@ -1,5 +1,6 @@
 """A cluster agent as a process that can be killed at any point, and the people who find out what it kept."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,7 @@ class CrashingAgent:
             process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "vanadium_node", "cluster-agent", *arguments],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.folder, env=clean_environment(),
+                process_group=0,
             )  # fmt: skip
         self.daemon = Daemon(process, output, log)
         try:
@@ -83,9 +85,9 @@ class CrashingAgent:
         return True
 
     def end(self) -> None:
-        """Kill the process, if it still runs."""
+        """Kill the process, if it still runs, and what it started: whoever kills strace alone leaves the agent under it."""
         if self.daemon is not None and self.daemon.process.poll() is None:
-            self.daemon.process.kill()
+            os.killpg(self.daemon.process.pid, signal.SIGKILL)
             self.daemon.process.wait(GONE_SECONDS)
 
     async def is_gone(self) -> bool:
