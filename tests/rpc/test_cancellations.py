@@ -184,3 +184,9 @@ async def test_workers_are_fresh_after_cancellations(family: Parties) -> None:
                 nursery.cancel_scope.cancel()
             assert await client.call("Echo", "x") == "x"
     assert "done" not in family.service.events
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e300])
+async def test_patience_beyond_all_measure(client: Client, family: Parties, seconds: float) -> None:
+    """A timeout of more milliseconds than are sent is none."""
+    assert await client.call("Quick", "x", timeout=seconds) == "x"

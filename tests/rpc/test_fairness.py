@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 import trio
 from agent_parties import short_directory
+from attacker import Attacker, dial, until_closed
 from rpc_parties import Parties, blessed, served
 from until import eventually
 
@@ -151,11 +152,58 @@ def test_what_was_closed_for_others_counts_no_more() -> None:
     """Although a peer's counter is set right only when the connection's own task gets to its end."""
     crowd: Crowd[Idle] = Crowd(Limits(max_connections=4))
     peer = PeerLoad()
-    crowd.members[Idle(PeerLoad())] = None
+    assert crowd.enter(Idle(PeerLoad())) == ""
     for number in range(1, 8):
-        assert crowd.make_room(1)
-        newcomer = Idle(peer)
-        crowd.members[newcomer] = None
-        assert crowd.why_not(newcomer) == ""
+        assert crowd.enter(Idle(peer)) == ""
         assert sum(member.load is peer for member in crowd.members) == min(3, number)
     assert peer.connections == 7
+
+
+async def test_whoever_shows_nothing_takes_nobodys_place(family: Parties) -> None:
+    """A server that is full closes no connection for peers that only connect, however many come: they have shown no right to it."""
+    peers = [await blessed(family.root, f"server:{number}") for number in range(4)]
+    async with served(family, Limits(max_connections=4)) as server, AsyncExitStack() as stack:
+        name = f"/{server.addresses[0]}"
+        idle = [await stack.enter_async_context(connect(name, peer, now=family.clock)) for peer in peers]
+        for client in idle:
+            assert await client.call("Quick", "x") == "x"
+        silent = [await stack.enter_async_context(await dial(server.addresses[0])) for _ in range(20)]
+        await eventually(lambda: server.strangers == len(silent))
+        assert [await client.call("Quick", "still there") for client in idle] == ["still there"] * 4
+
+
+async def test_tls_alone_takes_nobodys_place_either(family: Parties) -> None:
+    """Peers that go as far as they can without a key: they have been shown the server, and show nothing."""
+    peers = [await blessed(family.root, f"server:{number}") for number in range(4)]
+    async with served(family, Limits(max_connections=4)) as server, AsyncExitStack() as stack:
+        name = f"/{server.addresses[0]}"
+        idle = [await stack.enter_async_context(connect(name, peer, now=family.clock)) for peer in peers]
+        for client in idle:
+            assert await client.call("Quick", "x") == "x"
+        strangers = [await Attacker.meet(server.addresses[0]) for _ in range(10)]
+        for each in strangers:
+            await each.server_auth()
+            each.socket.send(each.channel.take_pending())
+        await eventually(lambda: server.connections == len(idle) + len(strangers))
+        assert [await client.call("Quick", "still there") for client in idle] == ["still there"] * 4
+        for each in strangers:
+            each.socket.close()
+
+
+async def test_a_local_program_that_does_not_listen_is_cut_off(family: Parties) -> None:
+    """Where a user has too many connections, the next one is ended by the server, and not left to its peer."""
+    with short_directory() as folder:
+        async with (
+            serve(
+                family.service, None, listen=[f"unix:{folder / 's'}"], authorizer=everyone,
+                limits=Limits(max_connections_per_peer=1),
+            ) as server,
+            connect(f"unix:{folder / 's'}", None) as first,
+            trio.open_nursery() as nursery,
+        ):  # fmt: skip
+            await nursery.start(keep_busy, first, "call")
+            await family.service.is_busy.wait()
+            async with await trio.open_unix_socket(folder / "s") as stream:
+                assert b"overloaded" in await until_closed(stream)
+            await eventually(lambda: server.connections == 1)
+            nursery.cancel_scope.cancel()

@@ -9,15 +9,17 @@ from functools import partial
 
 import pytest
 import trio
+from agent_parties import short_directory
 from attacker import dial, dial_socket, frames_of, until_closed
 from rpc_parties import Parties, served
 from until import eventually
 
 from vanadium_node.errors import ErrorCode
-from vanadium_node.rpc import Server, connect
+from vanadium_node.rpc import Server, connect, serve
 from vanadium_node.rpc.authentication import shake_hands
 from vanadium_node.rpc.tls import TlsChannel, client_context
 from vanadium_node.rpc.waiting_room import WaitingRoom
+from vanadium_node.security.authorization import everyone
 from vanadium_node.wire.frames import Goaway
 from vanadium_node.wire.limits import Limits
 
@@ -150,3 +152,19 @@ async def test_a_hello_that_waited_is_read(server: Server, family: Parties) -> N
             with trio.fail_after(10):
                 await shake_hands(connection, channel)
             assert channel.is_done
+
+
+async def test_local_programs_wait_too(family: Parties) -> None:
+    """Many more than there are places and room connect to a unix socket at once and say nothing: others are served still."""
+    with short_directory() as folder:
+        place = f"unix:{folder / 's'}"
+        async with (
+            serve(family.service, None, listen=[place], authorizer=everyone, limits=LIMITS, now=family.clock) as server,
+            AsyncExitStack() as stack,
+        ):
+            for _ in range(4 * (PLACES + WAITING)):  # before the server has its turn
+                local = stack.enter_context(socket.socket(socket.AF_UNIX))
+                local.connect(str(folder / "s"))
+            await eventually(lambda: server.waiting == server.strangers == 0)
+            async with connect(place, None) as client:
+                assert await client.call("Quick", "x") == "x"

@@ -36,6 +36,8 @@ class Attendant:
         self._host = host
         self._tls = tls
         self._strangers = strangers
+        self.sessions: dict[Session, None] = {}
+        """Connections on which this end has shown itself."""
         self.is_stopping = False
         """No new calls are taken, on connections that are still to come up either."""
 
@@ -52,7 +54,7 @@ class Attendant:
             except OSError:
                 self._strangers.leave(stranger)
                 return  # it was gone before we looked
-            stranger.scope = scope
+            stranger.scope, who = scope, address or f"user {uid}"
             observer, since, deadlines = self._host.observer, stranger.since, self._host.deadlines
             deadlines.add((stranger, 0), since + self._host.limits.handshake_timeout.total_seconds())
             observer.connection_opened()
@@ -60,8 +62,7 @@ class Attendant:
             session: Session | None = None
             try:
                 session = await self._open(stranger, address, uid, background)
-                self._enter(session, stranger)
-                is_known = await self._until_known(session)
+                is_known = self._enter(session) and await self._until_known(session)
                 if is_known:
                     observer.handshake_ended(Handshake.DONE, trio.current_time() - since)
                     self._strangers.leave(stranger)
@@ -71,30 +72,24 @@ class Attendant:
                 # A connection that is only opened and closed is a probe, or a client that changed its mind.
                 outcome = Handshake.FAILED if isinstance(error, PeerError) else Handshake.LEFT
                 level = logging.INFO if isinstance(error, PeerError) else logging.DEBUG
-                self._tell(level, address or f"user {uid}", f"ended before it was up: {error}")
+                self._tell(level, who, f"ended before it was up: {error}")
             finally:
                 if not is_known:
                     self._turn_away(stranger, session, outcome)
                 observer.connection_closed()
                 if scope.cancel_called:
-                    self.tell_late(address or f"user {uid}", is_ousted=stranger.is_ousted)
+                    self.tell_late(who, is_ousted=stranger.is_ousted)
                 if session is not None:
                     self._close(session)
                 background.end()
 
-    def _enter(self, session: Session, stranger: Stranger) -> None:
-        """Count a connection; others may have come while it shook hands."""
-        crowd = self._host.crowd
-        if crowd.make_room(1):
-            crowd.members[session] = None
-        else:
-            log.warning("turned a new connection away: all %d are busy", len(crowd.members))
-            stranger.is_ousted = True
-            crowd.turn_away(session)
-        session.begin()
+    def _enter(self, session: Session) -> bool:
+        """Count a connection to which this end has shown itself; tell whether it may go on."""
+        self.sessions[session] = None
         if self.is_stopping:
             session.link.connection.send_goaway("", STOPPING)
             session.link.flush()
+        return session.begin()
 
     def _turn_away(self, stranger: Stranger, session: Session | None, outcome: Handshake) -> None:
         """Take a place back, and count what became of the handshake of who had it."""
@@ -105,6 +100,8 @@ class Attendant:
             if stranger.link is not None:
                 stranger.link.connection.send_goaway(ErrorCode.OVERLOADED.value, OUSTED)
                 stranger.link.flush()
+        elif session is not None and session.is_turned_away:
+            outcome = Handshake.OVERLOADED
         elif stranger.scope is not None and stranger.scope.cancel_called:
             outcome = Handshake.TIMEOUT
         elif session is not None and session.link.is_peers_fault:
@@ -165,7 +162,7 @@ class Attendant:
             level = logging.INFO if link.is_peers_fault else logging.DEBUG
             if log.isEnabledFor(level):
                 self._tell(level, str(session), f"ended: {link.fault}")
-        self._host.crowd.members.pop(session, None)
+        self.sessions.pop(session, None)
         session.close()
         link.flush()
         link.close()

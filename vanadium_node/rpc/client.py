@@ -40,6 +40,9 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for a call, and for connecting, unless the caller says otherwise."""
 
+MAX_PATIENCE_SECONDS: Final = 1e9
+"""Of the time for a call. Whoever gives more, 30 years, gives any."""
+
 CONNECTION: Final = 0
 """Stream 0, the connection itself, among the deadlines: when to look whether the server still lives."""
 
@@ -221,7 +224,7 @@ class Client:
             method,
             self.name.suffix if suffix is None else suffix,
             [to_wire(argument) for argument in arguments],
-            deadline_ms=None if patience == inf else max(0, ceil(patience * 1000)),
+            deadline_ms=None if patience > MAX_PATIENCE_SECONDS else max(0, ceil(patience * 1000)),
             has_items=has_items,
             granted=None if granted is None else granted.encoded,
             discharges=discharges,

@@ -71,7 +71,7 @@ class Reception:
             if silent is None:
                 return False
             with silent, suppress(OSError):
-                self._attendant.tell_late(sockets.peer_address(silent), is_ousted=True)
+                self._attendant.tell_late(sockets.peer_name(silent), is_ousted=True)
             self._host.observer.handshake_ended(Handshake.OVERLOADED, 0.0)
         return True
 
@@ -87,6 +87,5 @@ class Reception:
             self.waiting.close()
 
     def _admit(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve a connection, for which others make room; where none can, it is told so as soon as it understands."""
-        self._host.crowd.make_room(1)
+        """Serve a connection."""
         nursery.start_soon(self._attendant.serve, self._strangers.enter(connection), Background(nursery.start_soon))

@@ -57,9 +57,9 @@ class Server:
     def __init__(self, host: Host, listeners: Sequence[socket.socket]) -> None:
         self._host = host
         self._listeners = tuple(listeners)
-        self._sessions: dict[Session, None] = host.crowd.members
         self._strangers = Strangers(host.limits)
         self._attendant = Attendant(host, _tls_context(host, listeners), self._strangers)
+        self._sessions = self._attendant.sessions
         self.reception = Reception(host, self._attendant, self._strangers)
         """Takes connections, while its tasks run."""
         self.addresses: tuple[str, ...] = tuple(map(sockets.local_address, listeners))

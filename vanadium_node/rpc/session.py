@@ -40,6 +40,8 @@ class Session:
         self.shown_discharges = NONE
         """What this end showed."""
         self.binding = b""
+        self.is_turned_away = False
+        """It ended because there were too many."""
         self.postponed: list[Event] = []
         self._address = address
         self._system_identity = PeerIdentity(address=address, uid=uid, gids=gids)
@@ -147,9 +149,10 @@ class Session:
         return self._may_stay()
 
     def _may_stay(self) -> bool:
-        """End the connection where its peer, known now, has too many; tell whether it goes on."""
-        reason = self.host.crowd.why_not(self)
+        """Count the connection as that of its peer, who is known now; end it where there are too many. Tell whether it goes on."""
+        reason = self.host.crowd.enter(self)
         if reason:
+            self.is_turned_away = True
             self.link.blame(self.link.connection.fail(ErrorCode.OVERLOADED, reason).reason)
         return not reason
 
@@ -255,17 +258,17 @@ class Session:
         self._abandon(number)
         self.link.wake()
 
-    def begin(self) -> None:
-        """Count the connection as its peer's, until it is closed; a local user is known already."""
+    def begin(self) -> bool:
+        """Count the connection as its peer's, until it is closed; a local user is known already. Tell whether it may go on."""
         self.load.connections += 1
-        if self._system_identity.uid is not None:
-            self._may_stay()
+        return self._system_identity.uid is None or self._may_stay()
 
     def close(self) -> None:
         """Cancel all calls: there is nobody to answer to any more."""
         for number in list(self._running):
             self._abandon(number)
         self.load.connections -= 1
+        self.host.crowd.leave(self)
         self.credit.unpark_all()
 
     @property

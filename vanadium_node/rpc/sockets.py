@@ -151,6 +151,11 @@ def peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
+def peer_name(connection: socket.socket) -> str:
+    """Return what the log calls the other end: `ip:port`, or `user N`. Raises OSError when it is gone already."""
+    return f"user {peer_uid(connection)}" if connection.family == socket.AF_UNIX else peer_address(connection)
+
+
 def peer_gids(connection: socket.socket) -> tuple[int, ...]:
     """Return the groups of the user at the other end of a unix socket, its own first, as they were when it connected.
 

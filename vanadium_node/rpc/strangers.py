@@ -1,7 +1,7 @@
 """Connections whose peer has not shown itself yet: few at a time, and those that keep others waiting leave first.
 
-A peer without a key can open connections by the thousand and say nothing on them. When all places are taken, no more are
-accepted: the system's queue holds those that come, until a place is free. A stranger that others wait for keeps its place
+A peer without a key can open connections by the thousand and say nothing on them. When all places are taken, those that come wait
+(`waiting_room`) until a place is free. A stranger that others wait for keeps its place
 for a tenth of the handshake's time while it says nothing, for three once it has begun TLS, and for half of that time when that is
 done, which takes work; and longer only while this end has not read all that it sent. So a server that is busy with the handshakes
 of many honest peers does not turn on those that it has kept waiting itself, and machines on which many pods start at once have
