@@ -138,7 +138,7 @@ def _check(value: Value) -> None:
         for item in value.values():
             _check(item)
     elif isinstance(value, int):
-        if not -_END_OF_INTEGERS <= value < _END_OF_INTEGERS:
+        if not -END_OF_INTEGERS <= value < END_OF_INTEGERS:
             raise DecodeError("an integer has more than 64 bits")
     elif value is not None and not isinstance(value, _SCALARS):
         raise DecodeError("a value is of a kind that is not accepted in CBOR here")
@@ -175,4 +175,5 @@ _SHORT_HEADS: Final = tuple(bytes((0x40 | n,)) if n < 24 else bytes((0x58, n)) f
 _SCALARS: Final = (bytes, str, float)
 _PLAIN: Final = frozenset({bytes, str, bool, float, type(None)})
 """What needs no further look; all else goes through `_check`."""
-_END_OF_INTEGERS: Final = 1 << 64
+END_OF_INTEGERS: Final = 1 << 64
+"""Integers from its negative on, and below it, need no tag."""

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from vanadium_node.rpc.openssl import ffi, lib
+
 _FINISH: Final = 2
 """SSL_READ_EARLY_DATA_FINISH: the hello is read, and no early data of the client's came with it."""
 
-_lib: Final[Any] = getattr(SSL, "_lib", None)
-_ffi: Final[Any] = getattr(SSL, "_ffi", None)
 IS_AVAILABLE: Final = (
-    _ffi is not None
-    and all(hasattr(_lib, name) for name in ("SSL_read_early_data", "SSL_write_early_data"))
+    ffi is not None
+    and all(hasattr(lib, name) for name in ("SSL_read_early_data", "SSL_write_early_data"))
     and all(hasattr(SSL.Connection, name) for name in ("_raise_ssl_error",))
 )
 
@@ -30,8 +30,8 @@ IS_AVAILABLE: Final = (
 def hear_hello(tls: SSL.Connection) -> bool:
     """Take the client's hello from what has been written to the channel; tell whether it is whole. Raises SSL.Error."""
     connection: Any = tls
-    nothing, count = _ffi.new("char[1]"), _ffi.new("size_t *")
-    status = _lib.SSL_read_early_data(connection._ssl, nothing, 1, count)
+    nothing, count = ffi.new("char[1]"), ffi.new("size_t *")
+    status = lib.SSL_read_early_data(connection._ssl, nothing, 1, count)
     if status == _FINISH:
         return True
     try:
@@ -44,8 +44,8 @@ def hear_hello(tls: SSL.Connection) -> bool:
 def write(tls: SSL.Connection, data: bytes | memoryview) -> None:
     """Encrypt data between the server's Finished and the client's. Raises SSL.Error."""
     connection: Any = tls
-    count = _ffi.new("size_t *")
-    with _ffi.from_buffer(data) as content:
-        if _lib.SSL_write_early_data(connection._ssl, content, len(content), count) != 1 or count[0] != len(content):
+    count = ffi.new("size_t *")
+    with ffi.from_buffer(data) as content:
+        if lib.SSL_write_early_data(connection._ssl, content, len(content), count) != 1 or count[0] != len(content):
             connection._raise_ssl_error(connection._ssl, -1)
             raise SSL.Error("nothing can be sent before the handshake is done")

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
-_lib: Final[Any] = getattr(SSL, "_lib", None)
-_ffi: Final[Any] = getattr(SSL, "_ffi", None)
-HAS_PENDING: Final = _ffi is not None and hasattr(_lib, "BIO_get_mem_data") and hasattr(SSL.Connection, "bio_write")
-HAS_GROUPS: Final = hasattr(_lib, "SSL_CTX_set1_curves_list") and hasattr(_lib, "ERR_clear_error")
+lib: Final[Any] = getattr(SSL, "_lib", None)
+ffi: Final[Any] = getattr(SSL, "_ffi", None)
+"""What cryptography binds of OpenSSL; None where pyOpenSSL keeps it elsewhere."""
+HAS_PENDING: Final = ffi is not None and hasattr(lib, "BIO_get_mem_data")
+HAS_GROUPS: Final = hasattr(lib, "SSL_CTX_set1_curves_list") and hasattr(lib, "ERR_clear_error")
 
-_place: Final[Any] = _ffi.new("char **") if HAS_PENDING else None
+_place: Final[Any] = ffi.new("char **") if HAS_PENDING else None
 
 
 def has_more(tls: SSL.Connection) -> bool:
@@ -19,10 +20,8 @@ def has_more(tls: SSL.Connection) -> bool:
 
     Asking for another record, only to hear that there is none, costs several times as much.
     """
-    if not HAS_PENDING:
-        return True
-    connection: Any = tls
-    return bool(_lib.BIO_get_mem_data(connection._into_ssl, _place) > 0)
+    written = getattr(tls, "_into_ssl", None) if HAS_PENDING else None
+    return written is None or bool(lib.BIO_get_mem_data(written, _place) > 0)
 
 
 def choose_groups(context: SSL.Context, names: bytes) -> bool:
@@ -30,10 +29,10 @@ def choose_groups(context: SSL.Context, names: bytes) -> bool:
 
     Otherwise it keeps its own, and sends shares of two.
     """
-    if not HAS_GROUPS:
+    inner = getattr(context, "_context", None) if HAS_GROUPS else None
+    if inner is None:
         return False
-    inner: Any = context
-    if _lib.SSL_CTX_set1_curves_list(inner._context, names) == 1:
+    if lib.SSL_CTX_set1_curves_list(inner, names) == 1:
         return True
-    _lib.ERR_clear_error()
+    lib.ERR_clear_error()
     return False

@@ -122,14 +122,12 @@ def _plain(kind: str, *accepted: type) -> Codec:
 def _integer(value: Any) -> int:
     if type(value) is not int:
         raise _expected(_INTEGER, value)
-    if not -_END_OF_INTEGERS <= value < _END_OF_INTEGERS:
+    if not -cbor.END_OF_INTEGERS <= value < cbor.END_OF_INTEGERS:
         raise InputError("an integer has more than 64 bits")
     return value
 
 
 _INTEGER: Final = Shape("int64")
-_END_OF_INTEGERS: Final = 1 << 64
-"""What CBOR carries without a tag, which would end the connection at the other end."""
 
 
 def _anything(value: Any) -> Any:

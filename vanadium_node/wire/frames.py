@@ -243,10 +243,7 @@ def error_fields(code: ErrorCode, sentence: str, fields: Mapping[str, str | int]
     """Return an error as a response carries it. Raises InputError for a field that is neither a text nor an integer of 64 bits."""
     given: list[tuple[object, object]] = [*fields.items()]  # an application's author may have paid no heed to the types
     for name, value in given:
-        is_integer = isinstance(value, int) and -_END_OF_INTEGERS <= value < _END_OF_INTEGERS
+        is_integer = isinstance(value, int) and -cbor.END_OF_INTEGERS <= value < cbor.END_OF_INTEGERS
         if not isinstance(name, str) or not (is_integer or isinstance(value, str)):
             raise InputError(f"a field of an error is of type {type(value).__name__}, or has more than 64 bits")
     return [code.value, sentence, dict(fields)]
-
-
-_END_OF_INTEGERS: Final = 1 << 64
