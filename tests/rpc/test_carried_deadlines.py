@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from math import inf, isfinite
 
 import pytest
 import trio
-from rpc_parties import Parties, blessed, served
+from rpc_parties import Parties, Relaying, blessed, relayed, served
 from until import eventually
 
 from vanadium_node.errors import CallError, ErrorCode
-from vanadium_node.rpc import Call, Client, Service, Tag, connect, method, open_pool, serve
+from vanadium_node.rpc import Call, Tag, connect, method, open_pool, serve
 
 
-class Relay(Service):
+class Relay(Relaying):
     """Calls on, while it serves a call."""
 
     def __init__(self) -> None:
-        self.next: Client | None = None
+        super().__init__()
         self.deadlines: list[float] = []
 
     @method(tag=Tag.READ)
@@ -38,19 +37,6 @@ class Relay(Service):
         for number in range(3):
             yield number
             await self.next.call("Echo", "x")
-
-
-@asynccontextmanager
-async def relayed(family: Parties, relay: Relay) -> AsyncIterator[Client]:
-    """A client of the relay, which is a client of the family's server."""
-    middle = await blessed(family.root, "server:middle")
-    async with (
-        served(family) as last,
-        serve(relay, middle, listen=["127.0.0.1:0"]) as first,
-        connect(f"/{last.addresses[0]}", middle, now=family.clock) as relay.next,
-        connect(f"/(...)@{first.addresses[0]}", family.root) as client,
-    ):
-        yield client
 
 
 async def test_a_deadline_goes_on_through_a_handler(family: Parties) -> None:

@@ -1,15 +1,12 @@
 """W3C trace context: what is read and refused, and how a trace goes from call to call."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from rpc_parties import Parties, blessed, connected, served
+from rpc_parties import Parties, Relaying, connected, relayed
 
-from vanadium_node.rpc import Call, Client, Service, Tag, connect, method, serve
+from vanadium_node.rpc import Call, Tag, method
 from vanadium_node.rpc.tracing import TraceContext, current_trace, traced
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -59,11 +56,11 @@ def test_what_is_generated_can_be_read() -> None:
     assert child.span_id != trace.span_id
 
 
-class Relay(Service):
+class Relay(Relaying):
     """Calls on, while it serves a call."""
 
     def __init__(self) -> None:
-        self.next: Client | None = None
+        super().__init__()
         self.seen: list[TraceContext | None] = []
 
     @method(tag=Tag.READ)
@@ -74,19 +71,6 @@ class Relay(Service):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.next.call, "Echo", "x")
         return "" if current_trace() is None else str(current_trace())
-
-
-@asynccontextmanager
-async def relayed(family: Parties, relay: Relay) -> AsyncIterator[Client]:
-    """A client of the relay, which is a client of the family's server."""
-    middle = await blessed(family.root, "server:middle")
-    async with (
-        served(family) as last,
-        serve(relay, middle, listen=["127.0.0.1:0"]) as first,
-        connect(f"/{last.addresses[0]}", middle, now=family.clock) as relay.next,
-        connect(f"/(...)@{first.addresses[0]}", family.root) as client,
-    ):
-        yield client
 
 
 async def test_a_trace_goes_on_through_a_handler(family: Parties) -> None:

@@ -211,3 +211,24 @@ async def connected(family: Parties, limits: Limits | None = None) -> AsyncItera
         connect(f"/{server.addresses[0]}", family.client, now=family.clock) as client,
     ):
         yield client
+
+
+class Relaying(Service):
+    """A service whose methods call on, while they serve a call."""
+
+    def __init__(self) -> None:
+        self.next: Client | None = None
+        """The next server."""
+
+
+@asynccontextmanager
+async def relayed(family: Parties, relay: Relaying) -> AsyncIterator[Client]:
+    """A client of the relay, which is a client of the family's server."""
+    middle = await blessed(family.root, "server:middle")
+    async with (
+        served(family) as last,
+        serve(relay, middle, listen=["127.0.0.1:0"]) as first,
+        connect(f"/{last.addresses[0]}", middle, now=family.clock) as relay.next,
+        connect(f"/(...)@{first.addresses[0]}", family.root) as client,
+    ):
+        yield client
