@@ -18,7 +18,9 @@ from until import eventually
 from vanadium_node.errors import UnreachableError
 from vanadium_node.rpc import Client, Server, connect
 from vanadium_node.rpc.background import SYSTEM, Background, Spawn
+from vanadium_node.rpc.conversation import Conversation
 from vanadium_node.rpc.link import Link
+from vanadium_node.wire.events import Event
 from vanadium_node.wire.handshake import Role
 
 LOGGED = "a task of a connection failed"
@@ -139,14 +141,14 @@ async def test_a_bug_in_the_clients_reader(
     ):
         async with broken.stream("Count", 1) as items:  # from here on a task reads
             assert [item async for item in items] == [0]
-        handle = Client._handle
+        handle = Conversation._handle
 
-        def stumble(self: Client, events: list[object]) -> bool:
-            if self is broken:
+        def stumble(self: Conversation, events: list[Event]) -> bool:
+            if self is broken.conversation:
                 raise ZeroDivisionError("a bug")
-            return handle(self, events)  # type: ignore[arg-type]
+            return handle(self, events)
 
-        monkeypatch.setattr(Client, "_handle", stumble)
+        monkeypatch.setattr(Conversation, "_handle", stumble)
         family.service.may_go.set()  # the answer is what it stumbles over
         await fails_its_calls_only(server, family, broken, other)
     assert caplog.text.count(LOGGED) == 1

@@ -82,7 +82,7 @@ async def test_a_server_keeps_deadlines_by_itself(client: Client, family: Partie
     answers: list[object] = []
 
     async def wait() -> None:
-        client._waiting[number] = trio.lowlevel.current_task()
+        client.conversation.waiting[number] = trio.lowlevel.current_task()
         answers.append(await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED))
 
     with trio.fail_after(5):

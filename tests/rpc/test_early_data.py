@@ -12,7 +12,7 @@ from until import eventually
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError
 from vanadium_node.rpc import connect, early_data
-from vanadium_node.rpc.client import UNREAD_SECONDS
+from vanadium_node.rpc.conversation import UNREAD_SECONDS
 from vanadium_node.rpc.tls import TlsChannel, client_context
 from vanadium_node.wire.connection import Connection
 from vanadium_node.wire.frames import Auth

@@ -106,6 +106,6 @@ async def test_a_server_that_becomes_somebody_else(family: Parties) -> None:
 async def seen(client: Client) -> None:
     """Have what the server has sent read by a task, as on every connection that stays."""
     trust = client._mutual._trust
-    if not client._is_read:
-        client._start_reading()
+    if not client.conversation.is_read:
+        client.conversation.start_reading()
     await eventually(lambda: client._mutual._trust is not trust)

@@ -138,7 +138,7 @@ class _Connecting(AbstractAsyncContextManager[Client]):
             connection.close()
             raise
         self._connection = connection
-        self._client.begin()
+        self._client.conversation.begin()
         return self._client
 
     async def __aexit__(self, *_error: object) -> None:
@@ -187,7 +187,7 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         link = Link(connection, channel, Connection(Role.CLIENT, limits), limits, self._background)
         mutual = self._mutual(link, PeerIdentity(address=sockets.peer_address(connection)))
         client = self._client_of(link, mutual)
-        await client.meet(channel)
+        await client.conversation.meet(channel)
         await mutual.show(deadline)  # it is sent with the first call, or when the connection is read
         return client
 
