@@ -23,6 +23,7 @@ from agent_parties import (
     short_directory,
 )
 from http_get import get
+from trio.testing import MockClock
 from until import until
 
 from vanadium_node import cluster_agent, pod_agent
@@ -30,6 +31,7 @@ from vanadium_node.agent import open_principal
 from vanadium_node.config import ClusterAgentSettings, PodAgentSettings
 from vanadium_node.errors import NotTrustedError, UnreachableError
 from vanadium_node.pod_agent.clock import ClusterClock, Offset, in_words
+from vanadium_node.pod_agent.identity import LEAST_ATTEMPT_SECONDS
 from vanadium_node.pod_agent.seeking import seek_blessings
 from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
 from vanadium_node.security.access import Permissions
@@ -254,6 +256,42 @@ async def test_strangers_can_say_what_they_like(node: Node, seconds: int) -> Non
         assert "clock" not in str(refused.value)
         assert clock.offset is None
         assert teller.presented == [()]
+
+
+class Silent(Service):
+    """A cluster agent that gives blessings, and never tells the time."""
+
+    authorizer = staticmethod(everyone)
+
+    def __init__(self, gives: Blessings) -> None:
+        self.gives = gives
+
+    @method(tag=Tag.READ)
+    async def time(self, call: Call) -> datetime:
+        """Never returns."""
+        await trio.sleep_forever()
+
+    @method(tag=Tag.READ)
+    async def seek_blessings(self, call: Call, secret: str) -> Blessings:
+        """Returns the blessings."""
+        return self.gives
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """A clock that jumps to what is due next when everybody has waited for a moment."""
+    return MockClock(autojump_threshold=0.01)
+
+
+async def test_what_was_given_does_not_wait_for_the_time(clock: MockClock, node: Node) -> None:
+    """Long before an attempt would be given up, and what it brought with it."""
+    (node.folder / "secret").write_text("x")
+    agent, replica = await blessed(node.root, "agent"), await blessed(node.root, "replica")
+    given = await bless(node.root, replica, "x", Caveat.unconstrained())
+    async with serve(Silent(given), agent, listen=["127.0.0.1:0"]) as server:
+        with trio.fail_after(LEAST_ATTEMPT_SECONDS / 2):
+            name = f"/(root:agent)@{server.addresses[0]}"
+            assert await seek_blessings(name, node.folder / "secret", replica, utc_now) == given
 
 
 @pytest.mark.parametrize("told", [datetime.max, datetime.min])

@@ -25,8 +25,11 @@ from vanadium_node.security.roots import BlessingRoots
 TOLERATED: Final = timedelta(seconds=5)
 """Less is lost in the lives of blessings, even of those that last for minutes."""
 
-ASK_SECONDS: Final = 5.0
-"""How long the time may take to come; without it everything else goes on."""
+ASK_SECONDS: Final = 1.0
+"""How long the time may take to come; without it everything else goes on. Blessings that came before wait for it meanwhile."""
+
+DISTRUSTED_SECONDS: Final = 5.0
+"""How long connecting to a cluster agent may take of which nothing but the time is wanted."""
 
 NEXT_STEP: Final = "set it right (NTP), or the cluster agent's where that is the wrong one"
 
@@ -87,7 +90,7 @@ class ClusterClock:
         stranger = Principal(LocalSigner(PrivateKey.generate()), roots=roots)
         try:
             async with connect(
-                agent, stranger, insecure=True, with_discharges=False, timeout=ASK_SECONDS, now=self._now
+                agent, stranger, insecure=True, with_discharges=False, timeout=DISTRUSTED_SECONDS, now=self._now
             ) as client:
                 offset, shown = await self._compare(client), client.server.blessings
         except VanadiumError:
