@@ -10,6 +10,8 @@ from pathlib import Path
 
 import trio
 from agent_parties import Daemon, clean_environment, default_of, new_root
+from http_get import get
+from until import until
 
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError
 from vanadium_node.rpc import connect
@@ -31,6 +33,7 @@ class CrashingAgent:
     daemon: Daemon | None = None
     name: str = ""
     starts: int = 0
+    options: tuple[str, ...] = ()
     secrets: list[str] = field(default_factory=list)
     """Secrets that were acknowledged, and are not forgotten."""
 
@@ -56,6 +59,25 @@ class CrashingAgent:
         assert self.daemon is not None
         return self.daemon.process.pid
 
+    @property
+    def health(self) -> str:
+        """Where its health is told."""
+        return f"unix:{self.folder / 'health.sock'}"
+
+    async def unready(self) -> str:
+        """Return why it is not ready; empty: it is. It must be alive all the time."""
+        assert await get(self.health, "/livez") == (200, "ok\n")
+        status, said = await get(self.health, "/readyz")
+        return "" if status == 200 else said
+
+    async def becomes_ready(self) -> None:
+        """Wait until it is ready, by itself."""
+
+        async def is_ready() -> bool:
+            return not await self.unready()
+
+        await until(is_ready)
+
     def start(self, prefix: Sequence[str] = ()) -> bool:
         """Start the agent, under another command if there is a prefix; tell whether it serves, and was not killed before."""
         self.starts += 1
@@ -68,6 +90,8 @@ class CrashingAgent:
             f"--root-blessings={roots}",
             "--claimer=root:$",
             "--admin=root",
+            f"--health-listen={self.health}",
+            *self.options,
         ]
         with output.open("wb") as out, log.open("wb") as err:
             process = subprocess.Popen(
@@ -89,6 +113,11 @@ class CrashingAgent:
         if self.daemon is not None and self.daemon.process.poll() is None:
             os.killpg(self.daemon.process.pid, signal.SIGKILL)
             self.daemon.process.wait(GONE_SECONDS)
+
+    def stop(self) -> int:
+        """Have it end well, and return its exit status."""
+        assert self.daemon is not None
+        return self.daemon.end()
 
     async def is_gone(self) -> bool:
         """Tell whether the process was killed; a call of it may have been answered just before."""
@@ -138,7 +167,7 @@ class CrashingAgent:
             return False
         return True
 
-    async def is_known(self, secret: str) -> bool:
+    async def is_known(self, secret: str, extension: str = "app") -> bool:
         """Tell whether a replica gets blessings for a secret; they must be whole."""
         replica = Principal((await new_root()).signer, roots=self.root.roots)
         async with connect(self.name, replica) as client:
@@ -148,7 +177,7 @@ class CrashingAgent:
                 if error.code is not ErrorCode.NOT_FOUND:
                     raise
                 return False
-        assert blessings.names[0].startswith("root:app:127.0.0.1:")
+        assert blessings.names[0].startswith(f"root:{extension}:127.0.0.1:")
         return True
 
     async def known(self) -> list[KnownSecret]:

@@ -61,7 +61,7 @@ class ClusterAgent(Service):
             caller = call.peer.public_key
             if caller is None:
                 raise CallError(ErrorCode.BAD_ARG, "blessings are given only to a caller that has proved a key")
-            found = self._find(secret)
+            found = await self._find(secret)
             details |= {"secret": found.record.id, "subject": str(found.blessings)}
             self._limits.check_secret(found.record.id)
             now = self._now()
@@ -75,8 +75,8 @@ class ClusterAgent(Service):
         _log.info("gave %s to %s at %s", blessings, caller, call.peer.address)
         return blessings
 
-    def _find(self, secret: str) -> StoredSecret:
-        found = self._store.find(secret)
+    async def _find(self, secret: str) -> StoredSecret:
+        found = await self._store.search(secret)
         if found is None:
             raise CallError(
                 ErrorCode.NOT_FOUND,

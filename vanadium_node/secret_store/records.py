@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
-from vanadium_node.errors import DecodeError, StorageError
+from vanadium_node.errors import DecodeError, StorageError, clip
 from vanadium_node.secret_store.known import id_of
 from vanadium_node.security.blessing import Blessings
 
 SELECT: Final = "SELECT key, blessings, name, created_by, created, ttl, expires, digest, uses, last_used FROM secrets"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""No time of a record is later, so that a lifetime can be added to each."""
 _DAMAGED_HINT: Final = "forget it ('secret forget --damaged'), and start or update the application again"
 
 
@@ -26,7 +28,7 @@ class Record:
     """What is kept for a secret, but for the blessings themselves: for whom, since when, how it was used.
 
     `id` tells secrets apart and finds none. `ttl`: how long a replica's blessings live, None: as long as the agent lets
-    them. `expires`: when what was granted ends, None: never. Of a damaged record nothing else can be believed.
+    them. `expires`: when what was granted ends, None: never. Of a damaged record nothing else is told but the name it has now.
     """
 
     key: bytes
@@ -65,6 +67,8 @@ class Record:
                 pass
             case _:
                 return cls._damaged(row)
+        if digest != digest_of(*row[:7]):
+            return cls._damaged(row)
         try:
             return cls(
                 key=key,
@@ -75,7 +79,6 @@ class Record:
                 expires=None if expires is None else _time(expires),
                 uses=uses,
                 last_used=None if last_used is None else _time(last_used),
-                is_damaged=digest != digest_of(*row[:7]),
             )
         except OverflowError:
             return cls._damaged(row)
@@ -83,7 +86,7 @@ class Record:
     @classmethod
     def _damaged(cls, row: tuple[object, ...]) -> Self:
         key = row[0] if isinstance(row[0], bytes) else b""
-        name = row[2] if isinstance(row[2], str) else "?"
+        name = clip(row[2]) if isinstance(row[2], str) else "?"
         return cls(
             key=key,
             name=name,
@@ -130,7 +133,11 @@ def seconds(time: datetime) -> int:
 
 
 def _time(value: int) -> datetime:
-    return _EPOCH + timedelta(seconds=value)
+    """Return a stored time. Raises OverflowError where it makes no sense."""
+    time = _EPOCH + timedelta(seconds=value)
+    if time > _LAST:
+        raise OverflowError
+    return time
 
 
 def _first_schema(db: sqlite3.Connection) -> None:

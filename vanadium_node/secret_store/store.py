@@ -3,7 +3,7 @@
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,8 @@ from vanadium_node.storage.sqlite import Database, open_database
 SECRET_BYTES: Final = 256
 MAX_SECRET_CHARACTERS: Final = 1024
 """A secret that is longer is none of ours; it is not even hashed."""
+
+_RESTORE: Final = "restore its database from a backup, or start or update the application again"
 
 PAGE_ROWS: Final = 256
 """Records read at a time: a list of many neither fills the memory nor keeps others waiting."""
@@ -143,13 +145,20 @@ class SecretStore:
         """Return what is kept for a secret, None if it is unknown.
 
         Raises:
-            StorageError: the database cannot be read, or this record is damaged.
+            StorageError: the database cannot be read, this record is damaged, or it may be: then nobody can tell that there is none.
         """
         if len(secret) > MAX_SECRET_CHARACTERS:
             return None
         key = key_of_secret(secret)
         rows = self._database.read(SELECT + " WHERE key = ?", (key,))
+        is_near_damage = not rows and self._is_near_damage(key)
+        if is_near_damage:  # which may have misled the search
+            rows = self._database.read(SELECT + " WHERE +key = ?", (key,))
         if not rows:
+            if is_near_damage or self._database.damage is not None:
+                raise StorageError(
+                    "whether the secret is known cannot be told: secrets here are damaged", hint=_RESTORE
+                )
             return None
         record = Record.from_row(rows[0])
         try:
@@ -157,6 +166,28 @@ class SecretStore:
         except StorageError:
             self._damaged.add(key)
             raise
+
+    async def search(self, secret: str) -> StoredSecret | None:
+        """Return what `find` does, but believe that a secret is unknown only of a database that was checked lately.
+
+        Raises:
+            StorageError: as for `find`.
+        """
+        found = self.find(secret)
+        if found is None and is_secret(secret):
+            await self._database.check()
+            found = self.find(secret)
+        return found
+
+    def _is_near_damage(self, key: bytes) -> bool:
+        """Tell whether one of the records between which a key would be is damaged. A damaged key stays where it was: a search
+        that it misled ends beside it.
+        """
+        before = self._database.read(SELECT + " WHERE key < ? ORDER BY key DESC LIMIT 1", (key,))
+        after = self._database.read(SELECT + " WHERE key > ? ORDER BY key LIMIT 1", (key,))
+        damaged = {record.key for record in map(Record.from_row, before + after) if record.is_damaged}
+        self._damaged |= damaged
+        return bool(damaged)
 
     def pages(self, criteria: Criteria = Criteria()) -> Iterator[list[Record]]:
         """Yield the records that meet the criteria, some at a time; changes may be made between two pages.
@@ -168,10 +199,16 @@ class SecretStore:
         while True:
             rows = self._database.read(SELECT + " WHERE key > ? ORDER BY key LIMIT ?", (after, PAGE_ROWS))
             records = list(map(Record.from_row, rows))
+            self._damaged |= {record.key for record in records if record.is_damaged}
             yield [record for record in records if criteria.match(record)]
             if len(rows) < PAGE_ROWS:
-                return
-            after = records[-1].key
+                break
+            last = max(record.key for record in records)
+            if last <= after:
+                raise StorageError("the secrets after these cannot be listed: keys here are damaged", hint=_RESTORE)
+            after = last
+        if self._database.damage is not None:
+            raise StorageError("there may be more secrets than these: their database is damaged", hint=_RESTORE)
 
     async def record_use(self, secret: str, *, now: datetime) -> None:
         """Count one use of a secret.
@@ -204,10 +241,7 @@ async def open_secret_store(path: Path) -> AsyncIterator[SecretStore]:
         StorageError: the path cannot be used, or a newer version of this program wrote the file.
     """
     async with open_database(path, MIGRATIONS) as database:
-        damaged: set[bytes] = set()
-        if not database.troubles():
-            damaged = await trio.to_thread.run_sync(_damaged_of, database)
-        yield SecretStore(database, damaged)
+        yield SecretStore(database, await trio.to_thread.run_sync(_damaged_of, database))
 
 
 def fresh_secret() -> str:
@@ -229,8 +263,11 @@ def secret_id(secret: str) -> str:
 
 
 def _damaged_of(database: Database) -> set[bytes]:
-    records = map(Record.from_row, database.scan(SELECT))
-    return {record.key for record in records if record.is_damaged}
+    """Return the keys of the damaged records, as far as those can be read."""
+    damaged: set[bytes] = set()
+    with suppress(StorageError):  # the database's troubles tell
+        damaged.update(record.key for record in map(Record.from_row, database.scan(SELECT)) if record.is_damaged)
+    return damaged
 
 
 def _execute(db: sqlite3.Connection, statement: str, row: tuple[object, ...]) -> None:

@@ -69,11 +69,16 @@ class AuditFile:
         if self._descriptor is not None:
             return self._descriptor
         self.last, self._first, self._size = self._recover()
-        self._descriptor = os.open(
+        descriptor = os.open(
             self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE
         )
-        sync_directory(self.path.parent)
-        return self._descriptor
+        try:
+            sync_directory(self.path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return descriptor
 
     def _recover(self) -> tuple[Link, int, int]:
         """Remove a line that a crash left unfinished; set a damaged file aside. Return the end, the first number, the size."""

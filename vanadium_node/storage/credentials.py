@@ -124,15 +124,24 @@ class CredentialsDirectory:
 
     async def _write(self, keeper: "_DirectoryKeeper", pem: bytes, store: BlessingStore, roots: BlessingRoots) -> None:
         """Write the state, then the key, which makes it the directory's; then forget the states of other keys."""
+        replaces = self.holds_principal()
         try:
             await keeper.write(store, roots)
             write_private(self.key_file, pem)
         except BaseException:
-            keeper.state_file.unlink(missing_ok=True)
+            if not replaces:
+                self.key_file.unlink(missing_ok=True)
+            if not (replaces and self._holds(pem)):  # else the old one is gone, and the new one whole, if not durable
+                keeper.state_file.unlink(missing_ok=True)
             raise
         for path in self.path.glob("state-*"):
             if path != keeper.state_file:
                 path.unlink(missing_ok=True)
+
+    def _holds(self, pem: bytes) -> bool:
+        with suppress(StorageError):
+            return read_limited(self.key_file, max_bytes=MAX_KEY_BYTES) == pem
+        return False
 
     def open(self, passphrase: Passphrase | None = None) -> Principal:
         """Return the principal kept here; its changes are kept here too.
@@ -147,6 +156,9 @@ class CredentialsDirectory:
                 hint=f"make one with 'vanadium-node principal create {self.path} NAME'",
             )
         keeper = _DirectoryKeeper(self.path, LocalSigner(self._read_key(passphrase)))
+        others = [path.name for path in self.path.glob("state-*")]
+        if others and not keeper.state_file.exists():
+            raise _damaged(self.key_file, f"its key is not the one of '{others[0]}'")
         store, roots = keeper.read()
         return Principal(keeper.signer, store, roots, keeper)
 
@@ -211,7 +223,7 @@ def is_encrypted(pem: bytes) -> bool:
     return b"ENCRYPTED PRIVATE KEY" in pem
 
 
-def _damaged(path: Path, error: Exception) -> StorageError:
+def _damaged(path: Path, error: Exception | str) -> StorageError:
     return StorageError(
         f"'{path}' is damaged: {error}",
         hint="restore the directory from a backup, or make a new principal with --overwrite",

@@ -67,7 +67,7 @@ def write_private(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     is harmless and private.
 
     Raises:
-        StorageError: it cannot be written; the old file is untouched.
+        StorageError: it cannot be written, and the old file is untouched; or its name cannot be made durable, and it is there.
     """
     with write_private_file(path, mode=mode) as file:
         file.write(data)
@@ -78,7 +78,7 @@ def write_private_file(path: Path, *, mode: int = PRIVATE_FILE) -> Iterator[IO[b
     """Open a file to be written in the block; it replaces the one at `path`, as `write_private` does, when the block is left.
 
     Raises:
-        StorageError: it cannot be written; the old file is untouched.
+        StorageError: as for `write_private`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with explained("write", path):
@@ -93,6 +93,23 @@ def write_private_file(path: Path, *, mode: int = PRIVATE_FILE) -> Iterator[IO[b
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def make_sure_of_room(beside: Path, size: int) -> None:
+    """Make sure that so many bytes can be written, durably, beside a file; nothing of them stays.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    temporary = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}")
+    with explained("write beside", beside):
+        try:
+            with temporary.open("xb") as file:
+                file.write(bytes(size))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def make_private_directory(path: Path) -> bool:
