@@ -2,9 +2,11 @@
 
 The claim is made by one replacement of the principal's state file: a server whose stored principal has default blessings
 is claimed. The permissions are written before, and mean nothing until then; so a crash at any point leaves the server
-unclaimed or wholly claimed.
+unclaimed or wholly claimed. Their file ends with a line that holds a digest of what is before it: a name in which a bit
+changed would be somebody else's.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from vanadium_node.storage.files import make_private_directory, read_limited, wr
 
 PRINCIPAL_DIRECTORY: Final = "principal"
 PERMISSIONS_FILE: Final = "permissions.json"
+_DIGEST: Final = "\nsha256:"
 UNCLAIMED: Final = "unclaimed"
 """The name under which a server shows its key before the claim, so that the claimer can bless it."""
 
@@ -63,7 +66,7 @@ class Ownership:
         """
         if self._permissions_file is None or self.is_claimed:
             raise InputError("the server is already claimed")
-        write_private(self._permissions_file, permissions.encode().encode())
+        write_private(self._permissions_file, _with_digest(permissions.encode()))
         await self.principal.adopt(blessings)
         self.permissions = permissions
         self.recognize_roots()
@@ -101,8 +104,16 @@ async def open_ownership(directory: Path, roots: Sequence[Blessings]) -> Ownersh
 
 
 def _read_permissions(file: Path) -> Permissions:
-    text = read_limited(file, max_bytes=MAX_TEXT_BYTES)
+    data = read_limited(file, max_bytes=MAX_TEXT_BYTES)
+    text, digest, _ = data.decode(errors="replace").partition(_DIGEST)
+    if digest and data != _with_digest(text):
+        hint = "restore it from a backup; if you changed it, remove its last line"
+        raise StorageError(f"'{file}' is damaged: its digest is another one", hint=hint)
     try:
-        return Permissions.parse(text.decode(errors="replace"))
+        return Permissions.parse(text)  # an earlier version wrote no digest
     except InputError as error:
         raise StorageError(f"'{file}' is damaged: {error.message}", hint="restore it from a backup") from error
+
+
+def _with_digest(text: str) -> bytes:
+    return f"{text}{_DIGEST}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()

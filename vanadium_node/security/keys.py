@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NoReturn, Self, assert_never, cast
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -174,9 +174,10 @@ class PrivateKey:
             if passphrase is None:
                 raise InputError("the private key is encrypted", hint="give its passphrase") from error
             raise InputError("the private key is not encrypted, but a passphrase was given") from error
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, InternalError) as error:  # the last one of OpenSSL, over some damage
             if passphrase is not None:
-                raise InputError("the private key cannot be read", hint="is the passphrase right?") from error
+                hint = "is the passphrase right? If it is, the key is damaged: restore it from a backup"
+                raise InputError("the private key cannot be read", hint=hint) from error
             raise DecodeError("the bytes are not a private key (PKCS#8 PEM)") from error
         if isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
             return cls(key)
