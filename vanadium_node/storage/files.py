@@ -23,7 +23,7 @@ _HINTS: Final = {
     errno.EPERM: "check who owns it and its permissions",
     errno.ENOSPC: "make room on the disk and try again",
     errno.EDQUOT: "make room in your quota and try again",
-    errno.EIO: "check the disk's health (the kernel's log says more)",
+    errno.EIO: "check the disk's health; the system's log may say more",
     errno.EROFS: "choose a place on a file system that can be written to",
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "name a file, not a directory",

@@ -44,7 +44,7 @@ MAX_WAITING: Final = 1024
 RETRY_SECONDS: Final = 5.0
 """How often a disk that refused a write is tried again while nobody else writes."""
 
-ROOM_BYTES: Final = 256 * 1024
+ROOM_BYTES: Final = 64 * 1024
 """What must fit beside a database before it is opened again: its log, and the index of that."""
 
 CHECK_SECONDS: Final = 60.0
