@@ -132,6 +132,14 @@ class Machine:
         """Run `vanadium-node ARGUMENTS…` to its end."""
         return run_module(self.folder, arguments, environment or clean_environment(), stdin)
 
+    def run_under(self, prefix: Sequence[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `vanadium-node ARGUMENTS…` to its end, under another command."""
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "vanadium_node", *arguments],
+            cwd=self.folder, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+
     def end(self) -> None:
         """Kill whatever still runs."""
         for daemon in self.daemons:

@@ -20,22 +20,25 @@ def kill_at(call: str, number: int) -> str:
     return f"inject={call}:signal=KILL:when={number}"
 
 
-def fail_with(error: str, *calls: str) -> str:
-    """Return the injection that fails all calls of some kinds."""
-    return f"inject={','.join(calls)}:error={error}"
+def fail_with(error: str, *calls: str, when: str = "1+") -> str:
+    """Return the injection that fails calls of some kinds: all, or those that `when` says, such as the third, or `2+3`."""
+    return f"inject={','.join(calls)}:error={error}:when={when}"
 
 
-def command(injection: str, paths: Sequence[Path] = ()) -> list[str]:
+def command(injection: str, paths: Sequence[Path] = (), options: Sequence[str] = ("-o", "/dev/null")) -> list[str]:
     """Return the start of a command line that runs a program under strace; only calls with one of the paths count."""
     of_paths = [part for path in paths for part in ("-P", str(path))]
-    return ["strace", "-f", "-qq", "-o", "/dev/null", *of_paths, "-e", injection]
+    return ["strace", "-f", "-qq", *options, *of_paths, "-e", injection]
 
 
 @contextmanager
-def attached(pid: int, injection: str) -> Iterator[None]:
+def attached(pid: int, injection: str, options: Sequence[str] = ("-o", "/dev/null")) -> Iterator[None]:
     """Have a running program's calls counted, and injected, from now on until the block is left."""
     strace = subprocess.Popen(
-        [*command(injection), "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [*command(injection, options=options), "-p", str(pid)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 30
