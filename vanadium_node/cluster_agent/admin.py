@@ -84,6 +84,7 @@ class ClusterAgentAdmin(Service):
         """Yields what is known about each secret, in the order of their hashes; the secrets themselves nobody knows."""
         with self._audit.watching(call), self._limits.admitted():
             await self._audit.after_gift(self._audit.granted(call))
+            await self._store.check()
             for page in self._store.pages():
                 for record in page:
                     yield self._known(record)
@@ -106,6 +107,7 @@ class ClusterAgentAdmin(Service):
                 raise CallError(ErrorCode.BAD_ARG, "no criterion says which secrets to forget", hint="name one")
             idle_since = None if idle_seconds is None else self._now() - self._duration(idle_seconds)
             criteria = Criteria(name=name, idle_since=idle_since, is_damaged=is_damaged)
+            await self._store.check()
             for page in self._store.pages(criteria):
                 if page and not is_dry_run:
                     entries = [self._audit.granted(call, secret=each.id, subject=each.name) for each in page]

@@ -175,9 +175,13 @@ class SecretStore:
         """
         found = self.find(secret)
         if found is None and is_secret(secret):
-            await self._database.check()
+            await self.check()
             found = self.find(secret)
         return found
+
+    async def check(self) -> None:
+        """Look whether the database is sound, unless that was done lately: before a list that should leave nothing out unsaid."""
+        await self._database.check()
 
     def _is_near_damage(self, key: bytes) -> bool:
         """Tell whether one of the records between which a key would be is damaged. A damaged key stays where it was: a search
