@@ -71,6 +71,7 @@ class Database:
         self._unwritten: StorageError | None = None
         self._unread: StorageError | None = None
         self._checked = float("-inf")
+        self._checking = trio.Lock()
 
     def close(self) -> None:
         """Close the connections; nothing can be asked then."""
@@ -93,13 +94,14 @@ class Database:
 
     async def check(self) -> None:
         """Look at all of the database, unless that was done within the last minute; what is wrong is in `troubles` then."""
-        if self._opened.writer is None or trio.current_time() - self._checked < CHECK_SECONDS:
-            return
-        self._checked = trio.current_time()
-        try:
-            await trio.to_thread.run_sync(check_database, self._path)
-        except StorageError as error:
-            self._note_failure(error, error.__cause__)
+        async with self._checking:  # who comes while it is checked waits for what is found
+            if self._opened.writer is None or trio.current_time() - self._checked < CHECK_SECONDS:
+                return
+            try:
+                await trio.to_thread.run_sync(check_database, self._path)
+            except StorageError as error:
+                self._note_failure(error, error.__cause__)
+            self._checked = trio.current_time()
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Return the rows of a query over what is committed.
