@@ -150,7 +150,7 @@ async def test_a_version_that_was_never_written_is_damage(tmp_path: Path) -> Non
     )  # SQLite's file format, §1.3: the user version, its sign first
     async with open_database(path, [make_table]) as database:
         [trouble] = database.troubles()
-        assert "is damaged: its schema version is -" in str(trouble)
+        assert "is damaged: it says that its schema has version -" in str(trouble)
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all, is it" * 40, b"SQLite format 3\0" + b"\xff" * 4096])

@@ -44,16 +44,6 @@ class CrashingAgent:
         return cls(folder, await new_root())
 
     @property
-    def data(self) -> Path:
-        """Its directory."""
-        return self.folder / "data"
-
-    @property
-    def health(self) -> str:
-        """Where it tells how it is."""
-        return f"unix:{self.folder / 'health'}"
-
-    @property
     def pid(self) -> int:
         """The process."""
         assert self.daemon is not None
@@ -86,7 +76,6 @@ class CrashingAgent:
         arguments = [
             "--root-dir=data",
             "--listen=127.0.0.1:0",
-            f"--health-listen={self.health}",
             f"--root-blessings={roots}",
             "--claimer=root:$",
             "--admin=root",

@@ -56,7 +56,7 @@ class Audit:
             raise CallError(
                 ErrorCode.INTERNAL,
                 f"nothing was changed, because it could not be written down: {error.message}",
-                hint="make room for the cluster agent's audit log",
+                hint=error.hint,
             ) from error
 
     async def after_gift(self, entry: Entry) -> None:
@@ -72,7 +72,7 @@ class Audit:
                 raise CallError(
                     ErrorCode.INTERNAL,
                     f"no blessings are given while that cannot be written down: {error.message}",
-                    hint="make room for the cluster agent's audit log",
+                    hint=error.hint,
                 ) from error
 
     @contextmanager
