@@ -73,7 +73,7 @@ async def test_the_power_is_cut_after_flushes_that_failed(agent: CrashingAgent) 
     before = {data / name: (data / name).read_bytes() for name in ("secrets.db", "secrets.db-wal", "audit.jsonl")}
     record = agent.folder / "calls"
     failed = 0
-    with attached(agent.pid, fail_with("EIO", "fdatasync", when="2+2"), power_cut.options(record)):
+    with attached(agent.pid, fail_with("EIO", "fdatasync", when="2+2"), power_cut.options(record, before)):
         for _ in range(12):
             with suppress(CallError):
                 failed += 1

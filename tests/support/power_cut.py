@@ -6,7 +6,7 @@ pages count as written from then on: a later flush that succeeds does not bring 
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,9 +48,10 @@ def _written(content: bytes, at: int, data: bytes) -> bytes:
     return content[:at].ljust(at, b"\0") + data + content[at + len(data) :]
 
 
-def options(record: Path) -> list[str]:
-    """Return the options with which strace records the calls, a file for each thread."""
-    return ["-ff", "-ttt", "-y", "-s", "1000000", "-e", f"trace={','.join(CALLS)}", "-o", str(record)]
+def options(record: Path, files: Iterable[Path]) -> list[str]:
+    """Return the options with which strace records the calls on some files, each thread's in a file of its own."""
+    of_files = [part for file in files for part in ("-P", str(file))]
+    return ["-ff", "-ttt", "-y", "-s", "1000000", "-e", f"trace={','.join(CALLS)}", *of_files, "-o", str(record)]
 
 
 def cut(record: Path, before: dict[Path, bytes]) -> dict[Path, bytes]:
