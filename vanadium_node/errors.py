@@ -6,6 +6,7 @@
     │   └── UsageError          a command line that makes no sense (exit status 2)
     ├── ConfigurationError      the operator: a configuration file, flag or environment variable
     ├── StorageError            the operator: a file, directory, socket path or database
+    │   └── DamagedError        a file that was sound once, and is not what was written
     ├── UnreachableError        the operator or the network: nobody answers there
     ├── KubernetesError         the operator: the Kubernetes API refused or failed
     ├── PeerError               the other end of a connection
@@ -61,6 +62,10 @@ class ConfigurationError(VanadiumError):
 
 class StorageError(VanadiumError):
     """A file, directory, socket path or database cannot be used."""
+
+
+class DamagedError(StorageError):
+    """A file does not hold what was written to it, or its disk cannot read it: only the right file helps, no other attempt."""
 
 
 class UnreachableError(VanadiumError):

@@ -2,12 +2,13 @@
 
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from agent_parties import blessed, default_of, new_root
+from agent_parties import blessed, default_of, eventually, new_root
 from http_get import get
 
 from vanadium_node.cluster_agent import Serving, run
@@ -92,15 +93,18 @@ async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             await run(settings)
 
 
-async def test_a_damaged_key_ends_the_agent(tmp_path: Path) -> None:
-    """Without it nothing can be served: one sentence names the file, which is left as it is."""
+async def test_a_damaged_key_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without it nothing can be served: the agent names the file, which is left as it is, and is told to end like any other."""
     settings = claimable(tmp_path, await new_root())
     with trio.move_on_after(0.5):
         await run(settings)
     damaged = tmp_path / "data" / "principal" / "private-key.pem"
     damaged.write_bytes(b"damage" * 100)
-    with pytest.raises(StorageError, match=str(damaged)):
-        await run(settings)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run, settings, stop=stop))
+        await eventually(lambda: f"not ready: '{damaged}' is damaged" in caplog.text)
+        stop.set()
     assert damaged.read_bytes() == b"damage" * 100
 
 

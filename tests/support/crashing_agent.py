@@ -70,6 +70,17 @@ class CrashingAgent:
 
     def start(self, prefix: Sequence[str] = ()) -> bool:
         """Start the agent, under another command if there is a prefix; tell whether it serves, and was not killed before."""
+        daemon = self.launch(prefix)
+        try:
+            self.name = daemon.announced("NAME")
+        except AssertionError:
+            if daemon.process.poll() != -signal.SIGKILL:
+                raise
+            return False
+        return True
+
+    def launch(self, prefix: Sequence[str] = ()) -> Daemon:
+        """Start the agent, and do not wait until it serves."""
         self.starts += 1
         output, log = self.folder / f"out-{self.starts}", self.folder / f"log-{self.starts}"
         roots = default_of(self.root).text
@@ -89,13 +100,7 @@ class CrashingAgent:
                 process_group=0,
             )  # fmt: skip
         self.daemon = Daemon(process, output, log)
-        try:
-            self.name = self.daemon.announced("NAME")
-        except AssertionError:
-            if process.poll() != -signal.SIGKILL:
-                raise
-            return False
-        return True
+        return self.daemon
 
     def end(self) -> None:
         """Kill the process, if it still runs, and what it started: whoever kills strace alone leaves the agent under it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from vanadium_node.errors import InputError, StorageError
+from vanadium_node.errors import DamagedError, InputError
 from vanadium_node.security.access import MAX_TEXT_BYTES, Permissions
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.keys import PrivateKey
@@ -25,6 +25,7 @@ from vanadium_node.storage.files import make_private_directory, read_limited, wr
 PRINCIPAL_DIRECTORY: Final = "principal"
 PERMISSIONS_FILE: Final = "permissions.json"
 _DIGEST: Final = "\nsha256:"
+_RESTORE: Final = "restore it from a backup of the whole directory"
 UNCLAIMED: Final = "unclaimed"
 """The name under which a server shows its key before the claim, so that the claimer can bless it."""
 
@@ -83,12 +84,13 @@ async def open_ownership(directory: Path, roots: Sequence[Blessings]) -> Ownersh
     The roots of the blessings `roots` are recognized: before the claim, they decide whose names a claimer can have.
 
     Raises:
-        StorageError: something in the directory is damaged, or it cannot be written.
+        DamagedError: something in the directory is damaged; nothing in it was changed.
+        StorageError: it cannot be read or written.
     """
     make_private_directory(directory)
     credentials = CredentialsDirectory(directory / PRINCIPAL_DIRECTORY)
     if credentials.holds_principal():
-        principal = credentials.open()
+        principal = _opened(credentials)
     else:
         principal = await credentials.keep(PrivateKey.generate(), BlessingStore(), BlessingRoots())
     file = directory / PERMISSIONS_FILE
@@ -103,16 +105,23 @@ async def open_ownership(directory: Path, roots: Sequence[Blessings]) -> Ownersh
     return ownership
 
 
+def _opened(credentials: CredentialsDirectory) -> Principal:
+    try:
+        return credentials.open()
+    except DamagedError as error:  # another principal would be nobody's server
+        raise DamagedError(error.message, hint=_RESTORE) from error
+
+
 def _read_permissions(file: Path) -> Permissions:
     data = read_limited(file, max_bytes=MAX_TEXT_BYTES)
     text, digest, _ = data.decode(errors="replace").partition(_DIGEST)
     if digest and data != _with_digest(text):
         hint = "restore it from a backup; if you changed it, remove its last line"
-        raise StorageError(f"'{file}' is damaged: its digest is another one", hint=hint)
+        raise DamagedError(f"'{file}' is damaged: its digest is another one", hint=hint)
     try:
         return Permissions.parse(text)  # an earlier version wrote no digest
     except InputError as error:
-        raise StorageError(f"'{file}' is damaged: {error.message}", hint="restore it from a backup") from error
+        raise DamagedError(f"'{file}' is damaged: {error.message}", hint="restore it from a backup") from error
 
 
 def _with_digest(text: str) -> bytes:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import trio
 
 from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
 from vanadium_node.cli.output import emit, is_terminal, note
-from vanadium_node.cluster_agent import run
+from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import InputError
 from vanadium_node.storage.files import explained
@@ -30,13 +29,18 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         return
     settings = load_settings(ClusterAgentSettings, options)
     if settings is not None:
-        run_daemon(lambda stop: _serve(settings, stop), settings.log_format, settings.log_level)
+        run_daemon(
+            lambda stop: run(settings, stop=stop, task_status=_Announcement()), settings.log_format, settings.log_level
+        )
 
 
-async def _serve(settings: ClusterAgentSettings, stop: trio.Event) -> None:
-    async with trio.open_nursery() as nursery:
-        serving = await nursery.start(lambda task_status: run(settings, stop=stop, task_status=task_status))
-        emit(f"NAME={serving.name}")
+class _Announcement:
+    """Says once where the agent serves; one that is asked to end before it does says nothing."""
+
+    def started(self, value: Serving | None = None) -> None:
+        """Print the agent's name."""
+        if value is not None:
+            emit(f"NAME={value.name}")
 
 
 root_dir_option = click.option(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from vanadium_node.cluster_agent.limits import Limits
 from vanadium_node.cluster_agent.service import ClusterAgentObject, Condition, OwnersOnly
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import ConfigurationError, StorageError
-from vanadium_node.health import Health, health_endpoint
+from vanadium_node.health import Health, health_endpoint, once_sound
 from vanadium_node.rpc import serve
 from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.secret_store import SecretStore, open_secret_store
@@ -62,18 +62,18 @@ async def run(
 
     Raises:
         ConfigurationError: nobody could ever claim it, or it cannot listen where it should.
-        StorageError: its key is damaged, its directory cannot be used, or another process uses it. Damage to the database
-            and a full disk end nothing: `not_ready` tells, and what can be served is.
+        StorageError: its directory cannot be used, or another process uses it. Damage and a full disk end nothing: its
+            health tells, and what can be served is; without its own key, once that is restored.
     """
+    stop = trio.Event() if stop is None else stop
     make_private_directory(settings.root_dir)
     with held(settings.root_dir / LOCK_FILE, f"the directory '{settings.root_dir}'"):
-        async with (
-            health_endpoint(settings.health_listen) as health,
-            _open_ownership(settings) as ownership,
-            open_secret_store(settings.root_dir / DATABASE) as store,
-            _open_audit_log(settings, now) as log,
-        ):
-            stop = trio.Event() if stop is None else stop
+        async with health_endpoint(settings.health_listen) as health, AsyncExitStack() as stack:
+            ownership = await once_sound(lambda: stack.enter_async_context(_open_ownership(settings)), health, stop)
+            if ownership is None:
+                return
+            store = await stack.enter_async_context(open_secret_store(settings.root_dir / DATABASE))
+            log = await stack.enter_async_context(_open_audit_log(settings, now))
             await _serve(settings, ownership, store, log, health, stop, now, task_status)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from vanadium_node import cbor
-from vanadium_node.errors import DecodeError, InputError, NotTrustedError, StorageError
+from vanadium_node.errors import DamagedError, DecodeError, InputError, NotTrustedError, StorageError
 from vanadium_node.security.cose import LocalSigner, SignatureType, verify_signed
 from vanadium_node.security.keys import PrivateKey, PublicKey
 from vanadium_node.security.principal import Change, Principal
@@ -147,7 +147,8 @@ class CredentialsDirectory:
         """Return the principal kept here; its changes are kept here too.
 
         Raises:
-            StorageError: there is none, or something in the directory is damaged or not the owner's work.
+            DamagedError: something in the directory is damaged, or not the owner's work.
+            StorageError: there is none, or it cannot be read.
             InputError: the passphrase is missing or wrong.
         """
         if not self.holds_principal():
@@ -223,8 +224,8 @@ def is_encrypted(pem: bytes) -> bool:
     return b"ENCRYPTED PRIVATE KEY" in pem
 
 
-def _damaged(path: Path, error: Exception | str) -> StorageError:
-    return StorageError(
+def _damaged(path: Path, error: Exception | str) -> DamagedError:
+    return DamagedError(
         f"'{path}' is damaged: {error}",
         hint="restore the directory from a backup, or make a new principal with --overwrite",
     )

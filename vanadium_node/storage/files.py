@@ -11,7 +11,7 @@ from typing import IO, Final
 
 import trio
 
-from vanadium_node.errors import StorageError
+from vanadium_node.errors import DamagedError, StorageError
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_DIRECTORY: Final = 0o700
@@ -33,7 +33,8 @@ _HINTS: Final = {
 def storage_error(attempt: str, path: Path, error: OSError) -> StorageError:
     """Return the sentence for a system call that failed: what was attempted, on which path, why, and what to do."""
     why = (error.strerror or str(error)).lower()
-    return StorageError(f"cannot {attempt} '{path}': {why}", hint=_HINTS.get(error.errno or 0, "check the path"))
+    kind = DamagedError if attempt == "read" and error.errno == errno.EIO else StorageError
+    return kind(f"cannot {attempt} '{path}': {why}", hint=_HINTS.get(error.errno or 0, "check the path"))
 
 
 @contextmanager
