@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,22 @@ def test_wrong_usage(machine: Machine) -> None:
 
 
 def test_print_config_can_be_used_as_the_file(machine: Machine, roots: str) -> None:
-    """What one run prints gives the next run the same settings."""
+    """What one run prints gives the next run the same settings; each line says where its value comes from."""
     arguments = [*SETTINGS, f"--root-blessings={roots}", "--socket-mode=0600"]
     printed = machine.run("pod-agent", *arguments, "--print-config").stdout
     (machine.folder / "agent.toml").write_text(printed)
-    assert 'socket-mode = "0600"' in printed
-    again = machine.run("pod-agent", "--config=agent.toml", "--print-config")
-    assert again.stdout == printed, again.stderr
+    assert 'socket-mode = "0600"  # --socket-mode' in printed
+    assert 'drain-timeout = "5s"  # default' in printed
+    again = machine.run(
+        "pod-agent", "--config=agent.toml", "--print-config", environment=clean_environment(DRAIN_TIMEOUT="7s")
+    )
+    assert tomllib.loads(again.stdout) == tomllib.loads(printed) | {"drain-timeout": "7s"}, again.stderr
+    assert "socket-mode = \"0600\"  # 'socket-mode' in 'agent.toml'" in again.stdout
+    assert 'drain-timeout = "7s"  # environment variable DRAIN_TIMEOUT' in again.stdout
 
 
-def test_damage_and_a_port_in_use(machine: Machine, roots: str) -> None:
-    """What is there already stays; the sentence names the file or the port."""
+def test_a_port_in_use(machine: Machine, roots: str) -> None:
+    """The sentence names it, also as a line of JSON."""
     claim = ["--root-dir=d", f"--root-blessings={roots}", "--claimer=root", "--admin=root"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -103,8 +109,6 @@ def test_damage_and_a_port_in_use(machine: Machine, roots: str) -> None:
         *_, last = (json.loads(line) for line in done.stderr.splitlines())
         assert (last["level"], done.returncode) == ("critical", 1)
         assert f"cannot listen on 127.0.0.1:{port}" in last["message"]
-    (machine.folder / "d" / "principal" / "private-key.pem").write_text("damage")
-    assert "private-key.pem' is damaged" in sentence(machine.run("cluster-agent", *claim))
 
 
 def test_an_unreachable_cluster_agent(machine: Machine, roots: str) -> None:

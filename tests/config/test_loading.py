@@ -1,11 +1,20 @@
 """Settings: where values come from and who wins, and how wrong ones are refused."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from vanadium_node.config import ClusterAgentSettings, PodAgentSettings, load, settings_of, to_toml
+from vanadium_node.config import (
+    ClusterAgentSettings,
+    DischargerSettings,
+    PodAgentSettings,
+    load,
+    load_with_sources,
+    settings_of,
+    to_toml,
+)
 from vanadium_node.errors import ConfigurationError
 from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.principal import Principal
@@ -139,7 +148,24 @@ async def test_what_is_printed_gives_the_same_settings(role: type, roots: str, t
     assert load(role, flags={}, environment={}, file=file) == settings
 
 
-@pytest.mark.parametrize("role", [ClusterAgentSettings, PodAgentSettings])
+def test_where_each_value_comes_from_is_printed(tmp_path: Path) -> None:
+    """Also where all are defaults, and where the file can be read only once, as a pipe."""
+    assert 'listen = ":8194"  # default' in to_toml(*load_with_sources(DischargerSettings, flags={}, environment={}))
+    reader, writer = os.pipe()
+    os.write(writer, b'listen = ":1"\n')
+    os.close(writer)
+    pipe = Path(f"/dev/fd/{reader}")
+    loaded = load_with_sources(
+        DischargerSettings, flags={"log-level": "debug"}, environment={"DRAIN_TIMEOUT": "7s"}, file=pipe
+    )
+    os.close(reader)
+    printed = to_toml(*loaded)
+    assert f"listen = \":1\"  # 'listen' in '{pipe}'" in printed
+    assert 'log-level = "debug"  # --log-level' in printed
+    assert 'drain-timeout = "7s"  # environment variable DRAIN_TIMEOUT' in printed
+
+
+@pytest.mark.parametrize("role", [ClusterAgentSettings, DischargerSettings, PodAgentSettings])
 def test_every_setting_has_a_flag_and_a_help_text(role: type) -> None:
     """Names of fields, keys and flags go together."""
     for declared in settings_of(role):

@@ -17,7 +17,7 @@ from vanadium_node.cli.cores import leave_no_core
 from vanadium_node.cli.first_process import bury_orphans
 from vanadium_node.cli.log_lines import set_up_logging
 from vanadium_node.cli.output import emit, single_error
-from vanadium_node.config import LogFormat, LogLevel, load, settings_of, to_toml
+from vanadium_node.config import LogFormat, LogLevel, load_with_sources, settings_of, to_toml
 from vanadium_node.errors import VanadiumError
 
 _log: Final = logging.getLogger(__name__)
@@ -40,7 +40,11 @@ def settings_options(role: type) -> Callable[[F], F]:
             metavar = declared.name.rpartition("-")[2].upper()
             option = click.option(*declared.flags, declared.field, metavar=metavar, help=declared.help + given_by)
             function = option(function)
-        printing = click.option("--print-config", is_flag=True, help="Print the settings in effect, as TOML, and end.")
+        printing = click.option(
+            "--print-config",
+            is_flag=True,
+            help="Print the settings in effect, and where each comes from, as TOML, and end.",
+        )
         config = click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML.")
         return config(printing(function))
 
@@ -55,9 +59,9 @@ def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
     """
     file, is_printed = options.pop("config"), options.pop("print_config")
     flags = {name.replace("_", "-"): value for name, value in options.items()}
-    settings = load(role, flags=flags, environment=os.environ, file=file)
+    settings, sources = load_with_sources(role, flags=flags, environment=os.environ, file=file)
     if is_printed:
-        emit(to_toml(settings))
+        emit(to_toml(settings, sources))
         return None
     return settings
 

@@ -4,7 +4,7 @@ Nothing here opens a socket, reads a key or knows a command line library: text g
 """
 
 from vanadium_node.config.duration import format_duration, parse_duration
-from vanadium_node.config.loading import Setting, load, settings_of, to_toml
+from vanadium_node.config.loading import Setting, load, load_with_sources, settings_of, to_toml
 from vanadium_node.config.roles import ClusterAgentSettings, DischargerSettings, PodAgentSettings
 from vanadium_node.config.serving import DaemonSettings, LogFormat, LogLevel
 
@@ -18,6 +18,7 @@ __all__ = [
     "Setting",
     "format_duration",
     "load",
+    "load_with_sources",
     "parse_duration",
     "settings_of",
     "to_toml",

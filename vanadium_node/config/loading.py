@@ -86,30 +86,49 @@ def load(
     Raises:
         ConfigurationError: a value is wrong, missing, or under an unknown key; the message names where it came from.
     """
+    return load_with_sources(role, flags=flags, environment=environment, file=file)[0]
+
+
+def load_with_sources(
+    role: type[T], *, flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None = None
+) -> tuple[T, Mapping[str, str]]:
+    """Return what `load` does, and where each value comes from: name → flag, variable or file; none for a default.
+
+    The file is read once, so that it may be a pipe.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
     known = settings_of(role)
     from_file = _read(file, known) if file is not None else {}
     values: dict[str, object] = {}
+    sources: dict[str, str] = {}
     for declared in known:
         given = _given(declared, flags, environment, from_file, file)
         if given is not None:
             values[declared.field] = _parsed(declared, *given)
+            sources[declared.name] = given[1]
         elif declared.is_required:
             raise ConfigurationError(f"'{declared.name}' is not set", hint=f"set it with {_ways(declared, file)}")
-    return role(**values)
+    return role(**values), sources
 
 
-def to_toml(value: object) -> str:
-    """Return the effective settings as the TOML file that gives the same; secrets are left out, unset ones are comments."""
+def to_toml(value: object, sources: Mapping[str, str] | None = None) -> str:
+    """Return the effective settings as the TOML file that gives the same; secrets are left out, unset ones are comments.
+
+    With `sources` each line says where its value comes from.
+    """
     lines: list[str] = []
     for declared in settings_of(type(value)):
         current = getattr(value, declared.field)
         lines.append(f"# {declared.help}")
+        source = "" if sources is None else f"  # {clip(sources.get(declared.name, 'default'))}"
         if declared.secret and current is not None:
-            lines.append(f"# {declared.name} = (set, not shown)")
+            lines.append(f"# {declared.name} = (set, not shown){source}")
         elif current == declared.default and current in (None, ()):
             lines.append(f"# {declared.name} =")
         else:
-            lines.append(f"{declared.name} = {_toml_text(declared.render(current))}")
+            lines.append(f"{declared.name} = {_toml_text(declared.render(current))}{source}")
     return "\n".join(lines) + "\n"
 
 
