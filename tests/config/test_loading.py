@@ -57,6 +57,17 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     [
         ("root-dir = ", "not valid TOML"),
         ("root-dir = {a = 1}", "'root-dir' must be a text"),
+        ("root-dir = true", "'root-dir' must be a text"),
+        ("root-dir = ['/x', '/y']", "'root-dir' must be a text"),
+        ("root-dir = ''", "'root-dir' in .* the path is empty"),
+        ('root-dir = "a\\u0000b"', "'root-dir' in .*has a zero byte"),
+        ("root-dir = '/x'\npairing-token = 0x10", "'pairing-token' must be a text"),
+        ("root-dir = '/x'\npairing-token = ''", "'pairing-token' in .* is empty"),
+        ("root-dir = '/x'\nmax-connections = 1.5", "'max-connections' must be a whole number or a text"),
+        ("root-dir = '/x'\nmax-connections = true", "'max-connections' must be a whole number or a text"),
+        ("root-dir = '/x'\naudit-strict = 1", "'audit-strict' must be true, false or a text"),
+        ("root-dir = '/x'\nadmin = [1]", "'admin' must be a text or a list of such"),
+        ("ROOT_DIR = '/x'", "unknown key 'ROOT_DIR'; did you mean 'root-dir'"),
         ("root-dir = '/x'\nblessing-ttl = 5", "'blessing-ttl' in .* is not a duration"),
         ("root-dir = '/x'\nlisten = 'nowhere'", "is no address"),
         ("root-dir = '/x'\nlisten = ':65536'", "is no address"),
@@ -75,6 +86,42 @@ def test_wrong_values_are_refused_by_name(tmp_path: Path, content: str, reason: 
         load(ClusterAgentSettings, flags={}, environment={}, file=file)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """With the first byte that is wrong; and one that does not end is not read to its end."""
+    file = tmp_path / "agent.toml"
+    file.write_bytes(b"root-dir = '\xe9'")
+    with pytest.raises(ConfigurationError, match=r"agent\.toml' is no UTF-8 text: byte 12 is wrong; save it as UTF-8"):
+        load(ClusterAgentSettings, flags={}, environment={}, file=file)
+    with pytest.raises(ConfigurationError, match="larger than 1048576 bytes"):
+        load(ClusterAgentSettings, flags={}, environment={}, file=Path("/dev/zero"))
+
+
+def test_numbers_and_truth_need_no_quotes(tmp_path: Path) -> None:
+    """Each kind of value as TOML has it."""
+    file = tmp_path / "agent.toml"
+    file.write_text("root-dir='/x'\nmax-connections=7\nmax-frame-size=65536\nblessing-ttl=0\naudit-strict=true\n")
+    settings = load(ClusterAgentSettings, flags={}, environment={}, file=file)
+    assert (settings.max_connections, settings.max_frame_size) == (7, 65536)
+    assert (settings.blessing_ttl, settings.audit_strict) == (None, True)
+
+
+async def test_numbers_of_users_are_a_list_or_one(roots: str, tmp_path: Path) -> None:
+    """An empty one would let in whoever can open the socket; an octal number of TOML is not what a mode's digits say."""
+    file = tmp_path / "agent.toml"
+    file.write_text("allow-uid = [1000, 1001]\nallow-gid = 5\nsign-uid = '7,8'\n")
+    settings = pod_agent(roots, file)
+    assert (settings.allow_uid, settings.allow_gid, settings.sign_uid) == ((1000, 1001), (5,), (7, 8))
+    for wrong, reason in (
+        ("allow-uid = []", "there is no number in it"),
+        ("allow-uid = ''", "there is no number in it"),
+        ("allow-uid = [true]", "'allow-uid' must be a whole number or a text or a list of such"),
+        ("socket-mode = 0o660", "'socket-mode' must be a text"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ConfigurationError, match=reason):
+            pod_agent(roots, file)
+
+
 def test_a_missing_file_and_a_missing_setting_are_named(tmp_path: Path) -> None:
     """The sentence says where the setting can be given."""
     with pytest.raises(ConfigurationError, match="there is no configuration file"):
@@ -89,7 +136,7 @@ def test_the_error_of_a_variable_names_the_variable() -> None:
         load(ClusterAgentSettings, flags={"root-dir": "/x"}, environment={"BLESSING_TTL": "5"})
 
 
-def pod_agent(roots: str, **changed: str) -> PodAgentSettings:
+def pod_agent(roots: str, file: Path | None = None, /, **changed: str) -> PodAgentSettings:
     """Return a pod agent's settings with some flags changed."""
     flags = {
         "agent": "/(root:cluster-agent)@cluster-agent.default:8193",
@@ -97,7 +144,8 @@ def pod_agent(roots: str, **changed: str) -> PodAgentSettings:
         "secret-key-file": "/agent/secret/secret",
         "root-blessings": roots,
     }
-    return load(PodAgentSettings, flags=flags | {k.replace("_", "-"): v for k, v in changed.items()}, environment={})
+    flags |= {k.replace("_", "-"): v for k, v in changed.items()}
+    return load(PodAgentSettings, flags=flags, environment={}, file=file)
 
 
 async def test_the_pod_agent_as_it_is_injected(roots: str) -> None:

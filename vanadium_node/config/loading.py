@@ -7,8 +7,9 @@ TOML file, the environment variable, the flags and the help text, so these canno
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from vanadium_node.errors import ConfigurationError, InputError, clip
 
@@ -21,10 +22,12 @@ _METADATA_KEY: Final = "vanadium_node.config"
 class Setting:
     """One setting: where its text comes from, how it is parsed, and what it means.
 
-    `name` is the key in a file; `secret` values are never printed; `render` is the inverse of `parse`.
+    `name` is the key in a file; `kind` the type of the value; `secret` values are never printed; `render` is the inverse
+    of `parse`.
     """
 
     name: str
+    kind: Any
     help: str
     parse: Callable[[str], object]
     render: Callable[[Any], str]
@@ -70,6 +73,7 @@ def settings_of(role: type) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             name=field.name.replace("_", "-"),
+            kind=field.type,
             is_required=field.default is dataclasses.MISSING,
             default=field.default,
             **field.metadata[_METADATA_KEY],
@@ -136,7 +140,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Return the hint that names the known key nearest to `name`."""
     from difflib import get_close_matches  # only on the way to an error
 
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    near = get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
 
 
@@ -176,7 +180,8 @@ def _ways(declared: Setting, file: Path | None) -> str:
 
 def _read(path: Path, known: Sequence[Setting]) -> dict[str, str]:
     try:
-        data = path.read_bytes()[: MAX_FILE_BYTES + 1]
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no configuration file '{path}'", hint="check --config") from error
     except OSError as error:
@@ -187,29 +192,43 @@ def _read(path: Path, known: Sequence[Setting]) -> dict[str, str]:
 
     try:
         document = tomllib.loads(data.decode("utf-8-sig"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"'{path}' is no UTF-8 text: byte {error.start} is wrong", hint="save it as UTF-8"
+        ) from error
+    except ValueError as error:  # TOMLDecodeError
         raise ConfigurationError(f"'{path}' is not valid TOML: {clip(str(error))}", hint="correct the file") from error
-    names = [declared.name for declared in known]
+    names = {declared.name: declared for declared in known}
     for key in document:
         if key not in names:
-            raise ConfigurationError(f"'{path}': unknown key '{clip(key)}'", hint=nearest(key, names))
-    return {key: _text(path, key, value) for key, value in document.items()}
+            raise ConfigurationError(f"'{path}': unknown key '{clip(key)}'", hint=nearest(key, list(names)))
+    return {key: _text(path, names[key], value) for key, value in document.items()}
 
 
-def _text(path: Path, key: str, value: object) -> str:
-    """Return a TOML value as the text that a flag would have; a list of strings is joined with commas."""
+def _text(path: Path, declared: Setting, value: object) -> str:
+    """Return a TOML value as the text that a flag would have; a list is joined with commas, where the setting is one."""
+    is_list = get_origin(declared.kind) is tuple
+    kind = get_args(declared.kind)[0] if is_list else declared.kind
+    words = [_word(each, kind) for each in (value if is_list and isinstance(value, list) else [value])]
+    found = [word for word in words if word is not None]
+    if len(found) == len(words):
+        return ",".join(found)
+    what = {bool: "true, false or a text", int: "a whole number or a text"}.get(kind, "a text")
+    raise ConfigurationError(
+        f"'{path}': '{declared.name}' must be {what}{' or a list of such' if is_list else ''}", hint="correct the file"
+    )
+
+
+def _word(value: object, kind: object) -> str | None:
+    """Return the text of a TOML value that is a text, or of a type that `kind` has in TOML; else None."""
     match value:
-        case bool():
-            return "true" if value else "false"
         case str():
             return value
-        case int() | float():
+        case bool():
+            return str(value).lower() if kind is bool else None
+        case int() if kind in (int, timedelta, timedelta | None):
             return str(value)
-        case list() if all(isinstance(item, str) for item in value):
-            return ",".join(value)
-    raise ConfigurationError(
-        f"'{path}': '{key}' must be a text, a number, true, false or a list of texts", hint="correct the file"
-    )
+    return None
 
 
 def _toml_text(text: str) -> str:

@@ -213,11 +213,11 @@ class PodAgentSettings(DaemonSettings):
         render=values.render_blessings,
         help="Blessings whose roots are recognized, separated by commas.",
     )
-    socket_mode: int = setting(
+    socket_mode: values.FileMode = setting(
         values.socket_mode,
         flags=["--socket-mode"],
         environment="SOCKET_MODE",
-        default=0o660,
+        default=values.FileMode(0o660),
         render=values.render_mode,
         help="Permissions of the socket, octal.",
     )

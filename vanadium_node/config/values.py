@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NewType, TypeVar
 
 from vanadium_node.config.duration import format_duration, parse_duration
 from vanadium_node.errors import InputError, clip
@@ -26,13 +26,31 @@ _SIZE_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _MODE: Final = re.compile(r"(?:0o?)?([0-7]{3})", re.ASCII)
 
 
+FileMode = NewType("FileMode", int)
+"""Permissions of a file: a number that people write in octal digits, as a text."""
+
+
 def text(given: str) -> str:
-    """Return the text as it is."""
+    """Return the text as it is.
+
+    Raises:
+        InputError: it is empty.
+    """
+    if not given:
+        raise InputError("it is empty", hint="leave the setting out, or give a text")
     return given
 
 
 def path(given: str) -> Path:
-    """Return a path; a leading `~` is the home directory."""
+    """Return a path; a leading `~` is the home directory.
+
+    Raises:
+        InputError: it is empty, or no path can be like it.
+    """
+    if not given:
+        raise InputError("the path is empty", hint="leave the setting out, or give a path")
+    if "\0" in given:
+        raise InputError(f"the path '{clip(given, 200)}' has a zero byte in it", hint="correct it")
     return Path(given).expanduser()
 
 
@@ -103,7 +121,7 @@ def socket_path(given: str) -> Path:
     return found
 
 
-def socket_mode(given: str) -> int:
+def socket_mode(given: str) -> FileMode:
     """Return the permissions of a socket.
 
     Raises:
@@ -112,7 +130,7 @@ def socket_mode(given: str) -> int:
     found = _MODE.fullmatch(given)
     if found is None:
         raise InputError(f"'{clip(given, 20)}' is no file mode", hint="write three octal digits, such as 0660")
-    return int(found[1], 8)
+    return FileMode(int(found[1], 8))
 
 
 def render_mode(value: int) -> str:
@@ -267,9 +285,12 @@ def numbers(given: str) -> tuple[int, ...]:
     """Return numbers of users or groups, separated by commas.
 
     Raises:
-        InputError: one of them is none.
+        InputError: one of them is none, or there is none: rules for nobody would be no rules, and let everybody in.
     """
-    return several(count)(given)
+    found = several(count)(given)
+    if not found:
+        raise InputError("there is no number in it", hint="leave the setting out, or write numbers such as 1000,1001")
+    return found
 
 
 def truth(given: str) -> bool:
