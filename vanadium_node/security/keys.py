@@ -19,7 +19,26 @@ from vanadium_node.errors import DecodeError, InputError
 MAX_KEY_BYTES: Final = 1024
 """More than any public key accepted here needs; what is longer is refused before it is parsed."""
 
-_ES256: Final = ec.ECDSA(SHA256())
+
+class _Es256(ec.ECDSA):
+    """ECDSA with SHA-256 (RFC 9053 §2.1). The base asks all of OpenSSL's ciphers whether signatures can be deterministic, when it
+    is made, and that nobody wants: a third of a megabyte in each pod.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def algorithm(self) -> SHA256:
+        return _SHA256
+
+    @property
+    def deterministic_signing(self) -> bool:
+        return False
+
+
+_SHA256: Final = SHA256()
+_ES256: Final = _Es256()
 _COORDINATE_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 """Of both kinds of keys: r and s, or R and S."""
