@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import trio
+from agent_parties import new_root
 from disk_faults import unwritable
 
 from vanadium_node.errors import CallError, ErrorCode
 from vanadium_node.secret_store import KnownSecret, secret_id
+from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.storage.audit_file import verify_file
 
@@ -123,6 +125,22 @@ async def test_a_flood_of_refusals_does_not_fill_the_log(cluster: Any) -> None:
                 await client.call("NewSecret")
     refused = [each for each in cluster.audited() if each.get("outcome") == "refused"]
     assert 40 <= len(refused) < 100
+
+
+async def test_names_of_any_length_fit_into_the_log(cluster: Any) -> None:
+    """A stranger, who chooses what he grants, neither keeps others' lines out of the log nor makes the agent unready."""
+    long = await new_root("☃" * 1300)
+    own = Blessings.union(*[await long.bless_self(f"{number}" + "☃" * 1300) for number in range(14)])
+    async with cluster.running() as serving, cluster.calling(cluster.bob) as client:
+        granted = await long.bless(client.server.public_key, own, "x", [Caveat.unconstrained()])
+        for _ in range(2):
+            with pytest.raises(CallError) as refused:
+                await client.call("Claim", "", granted=granted)
+            assert refused.value.code is ErrorCode.NOT_TRUSTED
+        await cluster.new_secret()
+        assert serving.not_ready() == ()
+    written = [each for each in cluster.audited() if each["event"] == "Claim"]
+    assert [(each["names"], each["subject"][:2]) for each in written] == [(["root:bob"], "0☃")] * 2
 
 
 async def test_without_room_for_the_log_secrets_stay_as_they_are(cluster: Any) -> None:

@@ -24,6 +24,8 @@ REFUSALS_A_SECOND: Final = 5
 MAX_NAMES: Final = 16
 MAX_NAME: Final = 200
 MAX_REASON: Final = 500
+MAX_SUBJECT: Final = 1000
+"""Characters of what a line quotes: strangers choose names and grants, and a line has an end (`chain.MAX_LINE_BYTES`)."""
 
 
 class Audit:
@@ -37,7 +39,7 @@ class Audit:
 
     def event(self, event: str, **details: object) -> Entry:
         """Write down something of the agent itself."""
-        return self._log.put(event=event, **details)
+        return self._log.put(event=event, **_clipped(details))
 
     def granted(self, call: Call, **details: object) -> Entry:
         """Write down that a call is granted; see `before_change` and `after_gift`."""
@@ -126,5 +128,10 @@ class Audit:
             names=[clip(name, MAX_NAME) for name in names[:MAX_NAMES]],
             key="" if key is None else key.fingerprint,
             address=address,
-            **details,
+            **_clipped(details),
         )
+
+
+def _clipped(details: dict[str, object]) -> dict[str, object]:
+    """Return details of which no text is longer than a subject may be."""
+    return {name: clip(value, MAX_SUBJECT) if isinstance(value, str) else value for name, value in details.items()}
