@@ -1,6 +1,7 @@
 """Secrets listed, limited and forgotten by an administrator, at a running agent, with everything written down."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from agent_parties import new_root
 from disk_faults import unwritable
 
 from vanadium_node.errors import CallError, ErrorCode
-from vanadium_node.secret_store import KnownSecret, secret_id
+from vanadium_node.secret_store import KnownSecret, Record, SecretStore, secret_id
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.storage.audit_file import verify_file
@@ -69,6 +70,32 @@ async def test_secrets_are_forgotten_by_what_they_are(cluster: Any) -> None:
         with pytest.raises(CallError, match="unknown here"):
             await cluster.seek(shop, await cluster.replica())
         await cluster.seek(cart, await cluster.replica())
+
+
+async def test_a_long_search_keeps_nobody_waiting(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pages of many that hold nothing of what is sought, others have their turn."""
+    turns, seen = 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def pages(*_: object) -> Iterator[list[Record]]:
+        for _number in range(50):
+            seen.append(turns)
+            yield []
+
+    monkeypatch.setattr(SecretStore, "pages", pages)
+    async with cluster.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        for method, *criteria in (["ForgetSecrets", "root:nobody"], ["ListSecrets"]):
+            seen.clear()
+            assert await streamed(cluster, method, *criteria) == []
+            assert len(seen) == 50
+            assert len(set(seen)) > 25, "trio lets the two go in any order: nearly each time, the other had its turn"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("method", ["ListSecrets", "ForgetSecrets"])

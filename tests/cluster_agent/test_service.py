@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import trio
 from agent_parties import START, default_of, new_root
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +101,18 @@ async def test_a_caller_may_make_the_secret_itself(cluster: Any) -> None:
                 await client.call("NewSecret", 0, given, returns=str, granted=granted)
             assert refused.value.code is code
             assert given not in str(refused.value)
+        again, codes = fresh_secret(), []
+
+        async def make() -> None:
+            try:
+                await client.call("NewSecret", 0, again, returns=str, granted=granted)
+            except CallError as error:
+                codes.append(error.code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(make)
+        assert codes == [ErrorCode.EXISTS] * 2, "of those that come at once, one wins"
 
 
 async def test_a_forgotten_secret_gives_nothing_and_takes_nothing(cluster: Any) -> None:

@@ -90,10 +90,11 @@ async def test_many_are_forgotten_together_but_for_those_used_meanwhile(
     limit = START + timedelta(days=30)
     [listed] = list(store.pages(Criteria(idle_since=limit)))
     await store.record_use(used, now=limit + timedelta(days=1))
-    await store.forget_all(listed, idle_since=limit)
+    gone = await store.forget_all(listed, idle_since=limit)
+    assert [record.id for record in gone] == [secret_id(idle)], "nobody is told that it was forgotten where it was not"
     assert store.find(idle) is None
     assert store.find(used) is not None
-    await store.forget_all(listed)
+    assert len(await store.forget_all(listed)) == 1
     assert store.count() == 0
 
 

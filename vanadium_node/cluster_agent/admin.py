@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+import trio
+
 from vanadium_node.claim import Ownership
 from vanadium_node.cluster_agent.audit import Audit
 from vanadium_node.cluster_agent.issuing import replicas_end, shorter, utc_now
 from vanadium_node.cluster_agent.limits import Limits
 from vanadium_node.config import format_duration
-from vanadium_node.errors import CallError, ErrorCode
+from vanadium_node.errors import CallError, ErrorCode, InputError
 from vanadium_node.rpc import Call, Service, Tag, method
 from vanadium_node.secret_store import Criteria, KnownSecret, Record, SecretStore, fresh_secret, is_secret, secret_id
 from vanadium_node.security.blessing import Blessings
@@ -54,9 +56,12 @@ class ClusterAgentAdmin(Service):
             secret = self._unused(secret) if secret else fresh_secret()
             details["secret"] = secret_id(secret)
             await self._audit.before_change(self._audit.granted(call, **details))
-            await self._store.new(
-                granted, created_by=", ".join(call.peer.names), now=self._now(), ttl=ttl, secret=secret
-            )
+            try:
+                await self._store.new(
+                    granted, created_by=", ".join(call.peer.names), now=self._now(), ttl=ttl, secret=secret
+                )
+            except InputError as error:  # somebody gave the same one meanwhile
+                raise CallError(ErrorCode.EXISTS, error.message, hint=error.hint) from error
         _log.info("new secret %s for %s, by %s", secret_id(secret), granted, ", ".join(call.peer.names))
         return secret
 
@@ -86,6 +91,7 @@ class ClusterAgentAdmin(Service):
             await self._audit.after_gift(self._audit.granted(call))
             await self._store.check()
             for page in self._store.pages():
+                await trio.lowlevel.checkpoint()
                 for record in page:
                     yield self._known(record)
 
@@ -109,13 +115,17 @@ class ClusterAgentAdmin(Service):
             criteria = Criteria(name=name, idle_since=idle_since, is_damaged=is_damaged)
             await self._store.check()
             for page in self._store.pages(criteria):
-                if page and not is_dry_run:
-                    entries = [self._audit.granted(call, secret=each.id, subject=each.name) for each in page]
-                    await self._audit.before_change(*entries)
-                    await self._store.forget_all(page, idle_since=idle_since)
-                    _log.info("forgot %d secrets, by %s", len(page), ", ".join(call.peer.names))
-                for record in page:
+                await trio.lowlevel.checkpoint()  # many pages may hold none of those sought
+                for record in page if is_dry_run or not page else await self._forget(call, page, idle_since):
                     yield self._known(record)
+
+    async def _forget(self, call: Call, page: list[Record], idle_since: datetime | None) -> list[Record]:
+        """Write down that some secrets are forgotten, do it, and return those that were not used meanwhile."""
+        entries = [self._audit.granted(call, secret=each.id, subject=each.name) for each in page]
+        await self._audit.before_change(*entries)
+        gone = await self._store.forget_all(page, idle_since=idle_since)
+        _log.info("forgot %d secrets, by %s", len(gone), ", ".join(call.peer.names))
+        return gone
 
     def _known(self, record: Record) -> KnownSecret:
         """Return what can be told of a record."""

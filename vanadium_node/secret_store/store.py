@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from vanadium_node import cbor
-from vanadium_node.errors import DecodeError, StorageError
+from vanadium_node.errors import DecodeError, InputError, StorageError
 from vanadium_node.secret_store.known import id_of, key_of_secret
 from vanadium_node.secret_store.records import (
     MIGRATIONS,
@@ -95,6 +95,7 @@ class SecretStore:
         that `fresh_secret` gave, for those who want to know its id before it is good.
 
         Raises:
+            InputError: something stands behind the secret given already.
             StorageError: it could not be stored.
         """
         secret = secret or fresh_secret()
@@ -112,7 +113,12 @@ class SecretStore:
             "INSERT INTO secrets (key, blessings, name, created_by, created, ttl, expires, digest)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        await self._database.write(lambda db: _execute(db, statement, (*row, digest_of(*row))))
+        try:
+            await self._database.write(lambda db: _execute(db, statement, (*row, digest_of(*row))))
+        except StorageError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise InputError("the secret given is in use", hint="make another one") from error
+            raise
         return secret
 
     async def forget(self, secret: str) -> None:
@@ -125,21 +131,24 @@ class SecretStore:
         await self._database.write(lambda db: _execute(db, "DELETE FROM secrets WHERE key = ?", (key,)))
         self._damaged.discard(key)
 
-    async def forget_all(self, records: Sequence[Record], *, idle_since: datetime | None = None) -> None:
+    async def forget_all(self, records: Sequence[Record], *, idle_since: datetime | None = None) -> list[Record]:
         """Make the secrets of some records worthless, durably and together; those used since `idle_since` are kept.
+
+        Return those that were forgotten.
 
         Raises:
             StorageError: they could not be forgotten.
         """
         limit = None if idle_since is None else seconds(idle_since)
-        rows = [(record.key, limit, limit) for record in records]
         statement = "DELETE FROM secrets WHERE key = ? AND (? IS NULL OR coalesce(last_used, created) < ?)"
+        gone: list[Record] = []
 
         def change(db: sqlite3.Connection) -> None:
-            db.executemany(statement, rows)
+            gone[:] = [each for each in records if db.execute(statement, (each.key, limit, limit)).rowcount]
 
         await self._database.write(change)
-        self._damaged.difference_update(record.key for record in records)
+        self._damaged.difference_update(record.key for record in gone)
+        return gone
 
     def find(self, secret: str) -> StoredSecret | None:
         """Return what is kept for a secret, None if it is unknown.
