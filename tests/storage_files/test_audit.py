@@ -151,6 +151,64 @@ def test_a_damaged_log_is_set_aside(tmp_path: Path) -> None:
     assert verify_file(path, good.last).problem == ""
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.rename(path.with_name("moved")),
+        lambda path: path.unlink(),
+        lambda path: path.rename(path.with_name("moved")).with_name(path.name).touch(),
+        lambda path: os.truncate(path, 0),
+        lambda path: os.truncate(path, path.stat().st_size - 30),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    ],
+    ids=["moved", "removed", "moved and made", "emptied", "cut", "added to"],
+)
+@pytest.mark.parametrize("max_bytes", [1 << 20, 800])
+def test_a_log_that_somebody_else_rotates_goes_on(
+    tmp_path: Path, change: Callable[[Path], object], max_bytes: int
+) -> None:
+    """Under the program that writes it: the next line is where people look for it, after the last one that was written."""
+    path = tmp_path / "audit.jsonl"
+    file = log_at(path, max_bytes=max_bytes)
+    for word in ("one", "two"):
+        file.append([{"event": word}])
+    last = file.last
+    change(path)
+    left = sorted(each.read_bytes() for each in tmp_path.iterdir())
+    for word in ("three", "four"):
+        file.append([{"event": word}])
+    file.close()
+    write(path, "five", max_bytes=max_bytes)
+    files = [*rotated(path), path]
+    assert [event for each in files for event in events(each)] == ["recovered", "three", "four", "five"]
+    assert "by somebody else after line 2" in files[0].read_text()
+    for each in files:
+        found = verify_file(each, last)
+        assert found.problem == ""
+        assert found.last is not None
+        last = found.last
+    kept = [each.read_bytes() for each in tmp_path.iterdir() if each not in files]
+    assert sorted(kept) == [each for each in left if each], "what is left of it is evidence"
+
+
+def test_a_log_whose_folder_is_gone_for_a_while_goes_on(tmp_path: Path) -> None:
+    """The numbers too, though nothing is left that tells them."""
+    path = tmp_path / "log" / "audit.jsonl"
+    path.parent.mkdir()
+    file = log_at(path)
+    file.append([{"event": "one"}])
+    last = file.last
+    path.parent.rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"cannot write the audit log.*check the path"):
+            file.append([{"event": "lost"}])
+    path.parent.mkdir()
+    file.append([{"event": "two"}])
+    file.close()
+    assert events(path) == ["recovered", "two"]
+    assert verify_file(path, last).problem == ""
+
+
 def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:
     """Neither half a line nor a gap in the numbers: the next one goes on as if it had not been tried."""
     path = tmp_path / "audit.jsonl"

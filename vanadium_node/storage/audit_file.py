@@ -21,7 +21,10 @@ DIGITS: Final = 12
 
 
 class AuditFile:
-    """The end of an audit log. A failed append leaves it as it was; the next one tries again."""
+    """The end of an audit log. A failed append leaves it as it was; the next one tries again.
+
+    A file that somebody else moved, removed or changed while it is written goes on as a new one, after the last line written.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int, keep: int) -> None:
         self.path = path
@@ -33,6 +36,7 @@ class AuditFile:
         self._descriptor: int | None = None
         self._first = 1
         self._size = 0
+        self._after: Link | None = None
 
     def append(self, entries: Sequence[Mapping[str, object]]) -> None:
         """Write entries, each as a line, and make them durable: all of them, or none.
@@ -67,8 +71,12 @@ class AuditFile:
     def _open(self) -> int:
         """Return the open file, recovered and made if need be."""
         if self._descriptor is not None:
-            return self._descriptor
-        self.last, self._first, self._size = self._recover()
+            if self._is_as_left(self._descriptor):
+                return self._descriptor
+            self.close()
+            self._after = self.last
+            self.recovered.append(f"it was moved, removed or changed by somebody else after line {self.last.seq}")
+        self.last, self._first, self._size = self._recover() if self._after is None else self._go_on(self._after)
         descriptor = os.open(
             self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE
         )
@@ -77,8 +85,22 @@ class AuditFile:
         except OSError:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
+        self._descriptor, self._after = descriptor, None
         return descriptor
+
+    def _is_as_left(self, descriptor: int) -> bool:
+        """Tell whether the open file is still the one at the path, and no longer or shorter than the last append left it."""
+        try:
+            there = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor)) and there.st_size == self._size
+
+    def _go_on(self, after: Link) -> tuple[Link, int, int]:
+        """Put aside what somebody else left at the path. Return what `_recover` does."""
+        if self.path.exists() and self.path.stat().st_size:
+            self.path.rename(self._damaged_path())
+        return after, after.seq + 1, 0
 
     def _recover(self) -> tuple[Link, int, int]:
         """Remove a line that a crash left unfinished; set a damaged file aside. Return the end, the first number, the size."""
@@ -98,14 +120,16 @@ class AuditFile:
         return last, first.seq, whole
 
     def _set_aside(self, error: DecodeError) -> tuple[Link, int, int]:
-        name = f"{self.path.stem}-damaged-{secrets.token_hex(4)}{self.path.suffix}"
-        found = verify_file(self.path)
-        self.path.rename(self.path.with_name(name))
+        found, aside = verify_file(self.path), self._damaged_path()
+        self.path.rename(aside)
         self.recovered.append(
-            f"the file was damaged and set aside as '{name}': line {found.line or found.lines}: {found.problem or error.message}"
+            f"the file was damaged and set aside as '{aside.name}': line {found.line or found.lines}: {found.problem or error.message}"
         )
         last = found.last or self._end_of_rotated()
         return last, last.seq + 1, 0
+
+    def _damaged_path(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}-damaged-{secrets.token_hex(4)}{self.path.suffix}")
 
     def _end_of_rotated(self) -> Link:
         for path in reversed(rotated(self.path)):
