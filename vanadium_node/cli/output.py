@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import click
@@ -36,9 +38,27 @@ def is_terminal() -> bool:
 
 
 def emit(text: str) -> None:
-    """Write one line, or a block that ends itself, of a command's result to standard output."""
-    click.echo(text, nl=not text.endswith("\n"))
-    sys.stdout.flush()
+    """Write one line, or a block that ends itself, of a command's result to standard output.
+
+    Raises:
+        StorageError: it cannot be written.
+        BrokenPipeError: nobody reads any more.
+    """
+    try:
+        click.echo(text, nl=not text.endswith("\n"))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from vanadium_node.storage.files import storage_error  # only on the way to an error
+
+        drop_output()
+        raise storage_error("write", Path("standard output"), error) from error
+
+
+def drop_output() -> None:
+    """Let nothing that could not be written be tried again when the process ends."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - as long as the process lives
 
 
 def emit_json(value: object) -> None:
@@ -122,6 +142,7 @@ def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
             pending.extend(reversed(error.exceptions))
         else:
             leaves.append(error)
-    expected = (VanadiumError, click.ClickException, click.exceptions.Exit, click.Abort, Interrupted, KeyboardInterrupt)
+    usual = (click.ClickException, click.exceptions.Exit, click.Abort, Interrupted, KeyboardInterrupt, BrokenPipeError)
+    expected = (VanadiumError, *usual)
     known = [error for error in leaves if isinstance(error, expected)]
     return known[0] if len(known) == len(leaves) else group

@@ -3,13 +3,12 @@
 Exit status: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; 130 interrupted with Ctrl-C.
 """
 
-import os
 import sys
 
 import click
 
 from vanadium_node.cli.cores import forbid_cores
-from vanadium_node.cli.output import INTERRUPTED, Interrupted, single_error
+from vanadium_node.cli.output import INTERRUPTED, Interrupted, drop_output, single_error
 from vanadium_node.errors import UsageError, VanadiumError
 
 
@@ -34,7 +33,7 @@ def run(command: click.Command, arguments: list[str], program: str) -> int:
     except (click.Abort, Interrupted, KeyboardInterrupt):
         return _failed(program, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - the reader left; nothing to flush to
+        drop_output()  # the reader left
         return 1
     return result if isinstance(result, int) else 0
 
