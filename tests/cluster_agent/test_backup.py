@@ -1,8 +1,12 @@
 """Backups: made while the agent works, private, whole or not at all; put back, they are the same agent."""
 
 import io
+import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +17,16 @@ import trio
 from agent_parties import default_of, new_root
 from disk_faults import file_size_limit
 
+from vanadium_node.claim import open_ownership
+from vanadium_node.cli.cluster_agent import command
+from vanadium_node.cli.output import Interrupted
 from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.cluster_agent.backup import back_up, back_up_to, restore
+from vanadium_node.cluster_agent.server import DATABASE, RESTORING
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import StorageError
 from vanadium_node.rpc import connect
+from vanadium_node.secret_store import open_secret_store
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.pattern import Pattern
@@ -86,6 +95,11 @@ async def test_a_backup_is_put_into_an_empty_place_only(cluster: Any) -> None:
     with pytest.raises(StorageError, match=r"holds 'secrets\.db' already; move"):
         restore(io.BytesIO(stream.getvalue()), cluster.folder / "data")
     assert names_in(cluster.folder / "data") == before
+    other = cluster.folder / "other"
+    other.mkdir()
+    (other / "secrets.db-wal").touch()
+    with pytest.raises(StorageError, match=r"holds 'secrets\.db-wal' already; move"):
+        restore(io.BytesIO(stream.getvalue()), other)
 
 
 async def test_what_is_no_backup_is_refused(cluster: Any) -> None:
@@ -110,6 +124,79 @@ async def test_what_is_no_backup_is_refused(cluster: Any) -> None:
         with pytest.raises(StorageError, match=r"backup|damaged"):
             restore(io.BytesIO(data), folder)
         assert names_in(folder) == {"lock"}
+
+
+def test_a_restore_is_whole_or_not_made_at_whatever_change_it_dies(tmp_path: Path) -> None:
+    """What is half there is never served, and the same command makes it whole."""
+    data, backup = tmp_path / "data", tmp_path / "backup.tar"
+    trio.run(open_and_close, data)
+    back_up(data, backup)
+    script = Path(__file__).parents[1] / "support" / "restore_crash.py"
+    asked = [sys.executable, str(script), str(backup), str(tmp_path)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    states = [json.loads(line) for line in done.stdout.splitlines()]
+    parts = {"principal", "secrets.db"}
+    half = 0
+    for state in states:
+        found, is_begun = parts & set(state["found"]), RESTORING in state["found"]
+        assert is_begun or found in (set(), parts)
+        half += is_begun and found != parts
+        if is_begun:
+            assert "was cut short; restore into it again ('cluster-agent restore')" in state["refusal"]
+        assert bool(state["again"]) == (found == parts and not is_begun)
+        assert state["left"] == ["lock", *sorted(parts)], "nothing is left of the attempts"
+    assert half > 0
+    assert "holds 'secrets.db' already" in states[-1]["again"]
+
+
+async def open_and_close(folder: Path) -> None:
+    """Make what an unclaimed agent keeps."""
+    await open_ownership(folder, [])
+    async with open_secret_store(folder / DATABASE):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe", "."])
+def test_a_backup_replaces_nothing_but_files(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody with privileges would lose a device, such as /dev/null."""
+    trio.run(open_and_close, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    target = Path("." if kind == "." else "target")
+    if kind == "directory":
+        target.mkdir()
+    elif kind == "link":
+        target.symlink_to("elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(target)
+    before = names_in(tmp_path), target.lstat()
+    with pytest.raises(StorageError, match=r"is no file; name one, or '-' for standard output"):
+        back_up(tmp_path / "data", target)
+    assert names_in(tmp_path) == before[0]
+    assert os.path.samestat(target.lstat(), before[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("to_do", ["backup", "restore"])
+def test_nothing_is_left_of_what_was_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, to_do: str
+) -> None:
+    """By Ctrl-C or a SIGTERM in the middle: no copy of the key or of the database, and the old backup is there."""
+    data, file, elsewhere = tmp_path / "data", tmp_path / "backup.tar", tmp_path / "elsewhere"
+    trio.run(open_and_close, data)
+    back_up(data, file)
+    elsewhere.mkdir()
+    (elsewhere / "lock").touch()
+    before = file.read_bytes(), names_in(tmp_path), names_in(elsewhere)
+
+    def fsync(_descriptor: int) -> None:
+        os.kill(os.getpid(), number)
+
+    folder = data if to_do == "backup" else elsewhere
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        command.main([to_do, str(file), "--root-dir", str(folder)], standalone_mode=False)
+    assert (file.read_bytes(), names_in(tmp_path), names_in(elsewhere)) == before
 
 
 async def test_a_backup_that_fails_leaves_the_old_one(cluster: Any) -> None:

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import getpass
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vanadium_node.cli.output import Interrupted, note, warn
+from vanadium_node.cli.output import Interrupted, interruptible, note, warn
 from vanadium_node.errors import InputError, UsageError
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def answerable() -> Iterator[None]:
     """Let Ctrl-C, Ctrl-D and SIGTERM end the wait for an answer: trio only takes a note of signals while its loop stands still.
 
     Raises:
         Interrupted: one of them came.
     """
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise Interrupted
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with interruptible():
+            yield
     except EOFError:
         note("")
         raise Interrupted from None
     except Interrupted:
         note("")  # what follows is no part of the answer
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def ask_passphrase(*, hint: str = "'vanadium-node agent start', at a terminal, asks for it once") -> bytes:
@@ -74,12 +66,12 @@ def ask_new_passphrase() -> bytes | None:
 def says_yes(question: str) -> bool:
     """Ask a question on standard error and tell whether the answer on standard input is `yes` or `YES`."""
     note(question)
-    with interruptible():
+    with answerable():
         return sys.stdin.readline().strip() in ("yes", "YES")
 
 
 def _ask(prompt: str) -> str:
-    with interruptible():
+    with answerable():
         return getpass.getpass(prompt)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
-from vanadium_node.cli.output import emit, is_terminal, note
+from vanadium_node.cli.output import emit, interruptible, is_terminal, note
 from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import InputError
@@ -64,14 +64,15 @@ def backup(outer: str | None, file: Path, root_dir: Path | None) -> None:
     from vanadium_node.cluster_agent.backup import back_up, back_up_to
 
     directory = _directory(root_dir, outer)
-    if str(file) != "-":
-        size = back_up(directory, file)
-        note(f"Wrote {size} bytes to '{file}'. It holds the agent's private key.")
-    elif is_terminal():
+    if str(file) == "-" and is_terminal():
         raise InputError("a backup is not for a terminal", hint="give a FILE, or redirect standard output")
-    else:
-        back_up_to(directory, sys.stdout.buffer)
-        sys.stdout.flush()
+    with interruptible():
+        if str(file) == "-":
+            back_up_to(directory, sys.stdout.buffer)
+            sys.stdout.flush()
+            return
+        size = back_up(directory, file)
+    note(f"Wrote {size} bytes to '{file}'. It holds the agent's private key.")
 
 
 @command.command()
@@ -86,11 +87,12 @@ def restore(outer: str | None, file: Path, root_dir: Path | None) -> None:
     from vanadium_node.cluster_agent.backup import restore as put_back
 
     directory = _directory(root_dir, outer)
-    if str(file) == "-":
-        names = put_back(sys.stdin.buffer, directory)
-    else:
-        with explained("read", file), file.open("rb") as source:
-            names = put_back(source, directory)
+    with interruptible():
+        if str(file) == "-":
+            names = put_back(sys.stdin.buffer, directory)
+        else:
+            with explained("read", file), file.open("rb") as source:
+                names = put_back(source, directory)
     note(f"Restored {', '.join(names)} into '{directory}'.")
 
 

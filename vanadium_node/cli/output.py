@@ -87,6 +87,21 @@ class Interrupted(Exception):
     """The person pressed Ctrl-C (or SIGTERM came), and the command has cleaned up."""
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at Ctrl-C and SIGTERM, so that the cleanup of what is no async function runs."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise Interrupted
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_async(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, T]:
     """Make an async function a command: run it with trio, and unwrap a single error from its nurseries.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from vanadium_node.claim.ownership import PERMISSIONS_FILE, PRINCIPAL_DIRECTORY
-from vanadium_node.cluster_agent.server import DATABASE, LOCK_FILE
+from vanadium_node.cluster_agent.server import DATABASE, LOCK_FILE, RESTORING
 from vanadium_node.errors import StorageError, clip
 from vanadium_node.security.access import MAX_TEXT_BYTES
 from vanadium_node.storage.credentials import KEY_FILE, MAX_STATE_BYTES
@@ -41,6 +41,7 @@ CONTENTS: Final = "contents.json"
 FORMAT: Final = 1
 MAX_CONTENTS_BYTES: Final = 1 << 16
 _BLOCK: Final = 1 << 20
+_WORKSHOP: Final = ".backup-"
 
 
 def back_up(root_dir: Path, target: Path) -> int:
@@ -49,6 +50,8 @@ def back_up(root_dir: Path, target: Path) -> int:
     Raises:
         StorageError: there is nothing to back up, it is damaged, or the file cannot be written; an old one is untouched then.
     """
+    if os.path.lexists(target) and (target.is_symlink() or not target.is_file()):
+        raise StorageError(f"'{target}' is no file", hint="name one, or '-' for standard output")
     with write_private_file(target) as file:
         _pack(root_dir, target.parent, file)
         return file.tell()
@@ -66,25 +69,49 @@ def back_up_to(root_dir: Path, stream: IO[bytes]) -> None:
 def restore(source: IO[bytes], root_dir: Path) -> list[str]:
     """Put a backup into a directory that holds no agent yet, all or nothing, and return the names of what was in it.
 
+    Where the process dies in it, no agent starts there before the same is done again.
+
     Raises:
         StorageError: an agent runs there or has been there, the backup is none or damaged, or the directory cannot be written.
     """
     make_private_directory(root_dir)
     with held(root_dir / LOCK_FILE, f"the directory '{root_dir}'"):
-        for name in (DATABASE, PERMISSIONS_FILE, PRINCIPAL_DIRECTORY):
-            if (root_dir / name).exists():
-                raise StorageError(
-                    f"'{root_dir}' holds '{name}' already", hint="move what is there to another place, and try again"
-                )
+        marker = root_dir / RESTORING
+        with explained("look into", root_dir):
+            if not marker.exists():
+                _require_no_agent(root_dir)
+            for leftover in root_dir.glob(f"{_WORKSHOP}*"):  # nobody makes a backup of what is not there
+                shutil.rmtree(leftover, ignore_errors=True)
         with _workshop(root_dir) as folder:
             names = _unpack(source, folder)
             check_database(folder / DATABASE)
             with explained("restore into", root_dir):
-                for path in sorted(folder.iterdir()):
-                    sync_directory(folder)
-                    path.rename(root_dir / path.name)
-                sync_directory(root_dir)
+                _put_in_place(folder, root_dir, marker)
     return names
+
+
+def _require_no_agent(root_dir: Path) -> None:
+    """Refuse a directory with anything of an agent; the log of another database would be taken for this one's."""
+    for name in (DATABASE, f"{DATABASE}-wal", PERMISSIONS_FILE, PRINCIPAL_DIRECTORY):
+        if (root_dir / name).exists():
+            raise StorageError(
+                f"'{root_dir}' holds '{name}' already", hint="move what is there to another place, and try again"
+            )
+
+
+def _put_in_place(folder: Path, root_dir: Path, marker: Path) -> None:
+    """Move what is in a folder into the agent's directory, in place of what an attempt that was cut short left there."""
+    marker.touch(PRIVATE_FILE)
+    sync_directory(root_dir)
+    for path in sorted(folder.iterdir()):
+        there = root_dir / path.name
+        if there.is_dir():
+            shutil.rmtree(there)
+        path.rename(there)
+    folder.rmdir()
+    sync_directory(root_dir)
+    marker.unlink()
+    sync_directory(root_dir)
 
 
 def _pack(root_dir: Path, place: Path, stream: IO[bytes]) -> None:
@@ -184,7 +211,7 @@ def _write(path: Path, read: Callable[[int], bytes]) -> None:
 @contextmanager
 def _workshop(place: Path) -> Iterator[Path]:
     """Make a private folder that is gone afterwards."""
-    folder = place / f".backup-{secrets.token_hex(4)}"
+    folder = place / f"{_WORKSHOP}{secrets.token_hex(4)}"
     with explained("make the directory", folder):
         folder.mkdir(mode=PRIVATE_DIRECTORY)
     try:

@@ -30,6 +30,9 @@ from vanadium_node.storage.permission_files import PermissionsFile
 DATABASE: Final = "secrets.db"
 AUDIT_LOG: Final = "audit.jsonl"
 LOCK_FILE: Final = "lock"
+RESTORING: Final = "restoring"
+"""A file that is there as long as a backup is put back only in part."""
+
 MAX_TOKEN_BYTES: Final = 4096
 
 _log: Final = logging.getLogger(__name__)
@@ -62,12 +65,17 @@ async def run(
 
     Raises:
         ConfigurationError: nobody could ever claim it, or it cannot listen where it should.
-        StorageError: its directory cannot be used, or another process uses it. Damage and a full disk end nothing: its
+        StorageError: its directory cannot be used, another process uses it, or a backup is there only in part. Damage and a full disk end nothing: its
             health tells, and what can be served is; without its own key, once that is restored.
     """
     stop = trio.Event() if stop is None else stop
     make_private_directory(settings.root_dir)
     with held(settings.root_dir / LOCK_FILE, f"the directory '{settings.root_dir}'"):
+        if (settings.root_dir / RESTORING).exists():
+            raise StorageError(
+                f"restoring a backup into '{settings.root_dir}' was cut short",
+                hint="restore into it again ('cluster-agent restore'), then start",
+            )
         async with health_endpoint(settings.health_listen) as health, AsyncExitStack() as stack:
             ownership = await once_sound(lambda: stack.enter_async_context(_open_ownership(settings)), health, stop)
             if ownership is None:
