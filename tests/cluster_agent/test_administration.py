@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import trio
-from agent_parties import new_root
+from agent_parties import default_of, new_root
 from disk_faults import unwritable
 
 from vanadium_node.errors import CallError, ErrorCode
-from vanadium_node.secret_store import KnownSecret, Record, SecretStore, secret_id
+from vanadium_node.secret_store import KnownSecret, Record, SecretStore, StoredSecret, secret_id
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.storage.audit_file import verify_file
@@ -120,7 +120,10 @@ async def test_who_asked_for_what_is_written_down(cluster: Any) -> None:
         with pytest.raises(CallError):
             await cluster.seek(f"{secret}x", replica)
     async with cluster.running(), cluster.calling(cluster.alice) as client:
+        other = await cluster.new_secret()
+        await streamed(cluster, "ListSecrets")
         await client.call("ForgetSecret", secret, returns=type(None))
+        await streamed(cluster, "ForgetSecrets", "root:alice:foo")
     entries = cluster.audited()
     assert [(each["event"], each.get("outcome")) for each in entries] == [
         ("started", None),
@@ -129,19 +132,23 @@ async def test_who_asked_for_what_is_written_down(cluster: Any) -> None:
         ("SeekBlessings", "refused"),
         ("stopping", None),
         ("started", None),
+        ("NewSecret", "granted"),
+        ("ListSecrets", "granted"),
         ("ForgetSecret", "granted"),
+        ("ForgetSecrets", "granted"),
         ("stopping", None),
     ]
     made, given, refused = entries[1:4]
     assert (made["names"], made["subject"]) == (["root:alice"], "root:alice:foo")
     assert (given["subject"], given["key"]) == (blessings.names[0], replica.public_key.fingerprint)
     assert (refused["code"], refused["names"]) == ("not-found", [])
-    assert made["secret"] == given["secret"] == entries[6]["secret"] == secret_id(secret)
+    assert made["secret"] == given["secret"] == entries[8]["secret"] == secret_id(secret)
+    assert (entries[9]["secret"], entries[9]["subject"]) == (secret_id(other), "root:alice:foo")
     log = cluster.folder / "data" / "audit.jsonl"
     assert secret not in log.read_text()
     assert log.stat().st_mode & 0o777 == 0o600
     found = verify_file(log)
-    assert (found.problem, found.lines) == ("", 8)
+    assert (found.problem, found.lines) == ("", 11)
 
 
 async def test_a_flood_of_refusals_does_not_fill_the_log(cluster: Any) -> None:
@@ -184,6 +191,11 @@ async def test_without_room_for_the_log_secrets_stay_as_they_are(cluster: Any) -
                 with pytest.raises(CallError, match=r"nothing was changed.*audit") as refused:
                     await cluster.new_secret()
                 assert refused.value.code is ErrorCode.INTERNAL
+                with pytest.raises(CallError, match="nothing was changed"):
+                    await streamed(cluster, "ForgetSecrets", "root:alice:foo")
+                async with cluster.calling(cluster.alice) as client:
+                    with pytest.raises(CallError, match="nothing was changed"):
+                        await client.call("ForgetSecret", secret)
                 if is_strict:
                     with pytest.raises(CallError, match="no blessings are given"):
                         await cluster.seek(secret, replica)
@@ -216,5 +228,41 @@ async def test_too_many_calls_are_told_when_to_come_again(cluster: Any) -> None:
     async with cluster.running(rate_per_address=1), cluster.calling(replica) as client:
         for _ in range(10):
             await client.call("SeekBlessings", one)
-        with pytest.raises(CallError, match="from your address"):
-            await client.call("SeekBlessings", other)
+        for name, argument in (("SeekBlessings", other), ("Claim", "a guess of the pairing token")):
+            with pytest.raises(CallError, match="from your address"):
+                await client.call(name, argument)
+
+
+async def test_beyond_a_number_of_calls_at_once_each_is_told_when_to_come_again(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked for; none waits, and what was asked first is done."""
+    begun, released, search = trio.Event(), trio.Event(), SecretStore.search
+
+    async def slow(store: SecretStore, secret: str) -> StoredSecret | None:
+        begun.set()
+        await released.wait()
+        return await search(store, secret)
+
+    async with cluster.running(max_in_flight=1), trio.open_nursery() as nursery:
+        secret, replica = await cluster.new_secret(), await cluster.replica()
+        monkeypatch.setattr(SecretStore, "search", slow)
+        nursery.start_soon(cluster.seek, secret, replica)
+        await begun.wait()
+        async with cluster.calling(cluster.alice) as client:
+            own = default_of(cluster.alice)
+            granted = await cluster.alice.bless(client.server.public_key, own, "foo", [Caveat.unconstrained()])
+            for name, *arguments in (
+                ["SeekBlessings", secret],
+                ["NewSecret"],
+                ["ForgetSecret", secret],
+                ["Claim", ""],
+            ):
+                with pytest.raises(CallError, match="as many calls as it may") as refused:
+                    await client.call(name, *arguments, granted=granted)
+                assert refused.value.code is ErrorCode.OVERLOADED
+                assert int(refused.value.fields["retry_after_ms"]) > 0
+            for name in ("ListSecrets", "ForgetSecrets"):
+                with pytest.raises(CallError, match="as many calls as it may"):
+                    await streamed(cluster, name)
+        released.set()
