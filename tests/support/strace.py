@@ -14,10 +14,13 @@ LEAVING_SECONDS = 3.0
 CHANGES = ("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "mkdir")
 """System calls that change what is on a disk, as this project's programs make them on Linux."""
 
+_FORMS = {"rename": "?rename,?renameat,?renameat2", "unlink": "?unlink,?unlinkat", "mkdir": "?mkdir,?mkdirat"}
+"""What some calls are on other processors; strace does not mind those that are not there."""
+
 
 def kill_at(call: str, number: int) -> str:
     """Return the injection that kills a program at the N-th call of a kind, counted in each thread."""
-    return f"inject={call}:signal=KILL:when={number}"
+    return f"inject={_FORMS.get(call, call)}:signal=KILL:when={number}"
 
 
 def fail_with(error: str, *calls: str, when: str = "1+") -> str:
@@ -32,10 +35,12 @@ def command(injection: str, paths: Sequence[Path] = (), options: Sequence[str] =
 
 
 @contextmanager
-def attached(pid: int, injection: str, options: Sequence[str] = ("-o", "/dev/null")) -> Iterator[None]:
-    """Have a running program's calls counted, and injected, from now on until the block is left."""
+def attached(
+    pid: int, injection: str, options: Sequence[str] = ("-o", "/dev/null"), paths: Sequence[Path] = ()
+) -> Iterator[None]:
+    """Have a running program's calls, or those with one of the paths, counted and injected from now on until the block is left."""
     strace = subprocess.Popen(
-        [*command(injection, options=options), "-p", str(pid)],
+        [*command(injection, paths, options), "-p", str(pid)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,

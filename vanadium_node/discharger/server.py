@@ -56,6 +56,7 @@ async def run(
         _log.info("serving at %s with the key %s", server.addresses[0], principal.public_key.fingerprint)
         task_status.started(server.addresses[0])
         await (trio.Event() if stop is None else stop).wait()
+        health.not_ready = lambda: ("it is stopping",)
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
 
 

@@ -4,7 +4,6 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ REQUEST_SECONDS: Final = 5.0
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 32
-"""At once; others wait in the system's queue. A kubelet and a few scrapers need no more."""
+"""At once; one more ends the oldest, which has sent nothing whole yet: whoever only holds connections keeps no probe waiting."""
 
 RECEIVE_BYTES: Final = 4096
 UNIX_MODE: Final = 0o660
@@ -40,11 +39,11 @@ async def listen_for_health(listen: str) -> list[socket.socket]:
 
 async def serve_health(listeners: Sequence[socket.socket], pages: Pages) -> None:
     """Answer until cancelled; then close the sockets."""
-    limit = trio.CapacityLimiter(MAX_CONNECTIONS)
+    answering: dict[trio.CancelScope, None] = {}
     try:
         async with trio.open_nursery() as nursery:
             for each in listeners:
-                nursery.start_soon(_accept, each, pages, limit, nursery)
+                nursery.start_soon(_accept, each, pages, answering, nursery)
     finally:
         for each in listeners:
             address = written(each)
@@ -54,24 +53,33 @@ async def serve_health(listeners: Sequence[socket.socket], pages: Pages) -> None
                     Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # noqa: ASYNC240 - one call, while ending
 
 
-async def _accept(listener: socket.socket, pages: Pages, limit: trio.CapacityLimiter, nursery: trio.Nursery) -> None:
+async def _accept(
+    listener: socket.socket, pages: Pages, answering: dict[trio.CancelScope, None], nursery: trio.Nursery
+) -> None:
     accepting = trio.socket.from_stdlib_socket(listener)
     while True:
-        await limit.acquire_on_behalf_of(place := object())
         try:
             connection, _ = await accepting.accept()
         except OSError as error:
-            limit.release_on_behalf_of(place)
             _log.warning("cannot accept a connection for health: %s", error.strerror or error)
             await trio.sleep(0.1)
             continue
-        nursery.start_soon(_answer, trio.SocketStream(connection), pages, partial(limit.release_on_behalf_of, place))
+        if len(answering) >= MAX_CONNECTIONS:
+            oldest = next(iter(answering))
+            del answering[oldest]
+            oldest.cancel()
+        scope = trio.CancelScope()
+        answering[scope] = None
+        nursery.start_soon(_answer, trio.SocketStream(connection), pages, scope, answering)
 
 
-async def _answer(stream: trio.SocketStream, pages: Pages, leave: "partial[None]") -> None:
+async def _answer(
+    stream: trio.SocketStream, pages: Pages, scope: trio.CancelScope, answering: dict[trio.CancelScope, None]
+) -> None:
     """Answer one request, whatever it is, within the time for it."""
+    scope.deadline = trio.current_time() + REQUEST_SECONDS
     try:
-        with trio.move_on_after(REQUEST_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with scope, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
             try:
                 request = await _request(stream, connection)
@@ -81,7 +89,7 @@ async def _answer(stream: trio.SocketStream, pages: Pages, leave: "partial[None]
                 if request is not None:
                     await _send(stream, connection, _page(request, pages), is_head=request.method == b"HEAD")
     finally:
-        leave()
+        answering.pop(scope, None)
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
 
