@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vanadium_node.errors import CallError, ErrorCode, UnreachableError, VanadiumError
 from vanadium_node.pod_agent.identity import (
     ATTEMPT_SECONDS,
+    FIRST_RETRY_SECONDS,
     LAST_RETRY_SECONDS,
     LOOK_SECONDS,
     RENEWAL_SHARE,
@@ -215,6 +216,37 @@ async def test_a_clock_that_is_set_back_brings_the_identity_back(autojump_clock:
         assert not shown.is_valid()
         ahead[0] = timedelta(0)
         await trio.sleep(LOOK_SECONDS + 1)
+        assert shown.is_valid()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("back", [timedelta(minutes=10), timedelta(hours=10), timedelta(days=3650)])
+async def test_a_clock_that_is_set_back_delays_no_renewal(
+    autojump_clock: trio.testing.MockClock, back: timedelta
+) -> None:
+    """Half of the life has passed when it has, whatever the wall clock shows then."""
+    behind = [timedelta(0)]
+    async with trio.open_nursery() as nursery:
+        agent, shown, _ = await started(nursery, 3600, now=lambda: mock_now() - behind[0])
+        await trio.sleep(60)
+        behind[0] = back
+        await trio.sleep(3600 * RENEWAL_SHARE[1])
+        assert len(agent.asked) == 2
+        assert all(valid for _, valid in shown.changes)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ttl_seconds", [-1, 0, 0.001])
+async def test_blessings_that_end_as_they_are_taken(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, ttl_seconds: float
+) -> None:
+    """A machine that slept between looking at them and taking them asks again, and hammers nobody."""
+    async with trio.open_nursery() as nursery:
+        agent, shown, _ = await started(nursery, ttl_seconds)
+        await trio.sleep(60)
+        assert 5 < len(agent.asked) <= 60 / FIRST_RETRY_SECONDS + 1
+        agent.ttl_seconds = 3600
+        await trio.sleep(LAST_RETRY_SECONDS)
         assert shown.is_valid()
         nursery.cancel_scope.cancel()
 

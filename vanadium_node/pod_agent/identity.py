@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from vanadium_node.agent.validity import validate_own
-from vanadium_node.errors import CallError, UnreachableError, VanadiumError
+from vanadium_node.errors import CallError, NotTrustedError, UnreachableError, VanadiumError
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
 
@@ -95,13 +95,13 @@ class ReplicaIdentity:
             try:
                 with trio.fail_after(seconds):
                     blessings = await self._seek()
+                renewal = await self._take(blessings)
             except trio.TooSlowError:
                 wait = self._failed(UnreachableError(f"the cluster agent did not answer in {seconds:.0f} s"), delay)
             except VanadiumError as error:
                 wait = self._failed(error, delay)
             else:
-                await self._take(blessings)
-                await self._sleep_until(renewal_time(blessings, self._now(), self._behind()))
+                await self._sleep_until(renewal)
                 delay = FIRST_RETRY_SECONDS
                 continue
             await trio.sleep(wait)
@@ -116,8 +116,18 @@ class ReplicaIdentity:
             else max(LEAST_ATTEMPT_SECONDS, min(ATTEMPT_SECONDS, left.total_seconds() / 4))
         )
 
-    async def _take(self, blessings: Blessings) -> None:
-        """Make verified blessings the identity; the old ones are in use until now."""
+    async def _take(self, blessings: Blessings) -> datetime | None:
+        """Make verified blessings the identity, and return when to renew them; the old ones are in use until now.
+
+        Raises:
+            NotTrustedError: they have ended meanwhile; the old ones stay.
+        """
+        now = self._now()
+        if not validate_own(blessings, self._principal.roots, now).accepted:
+            raise NotTrustedError(
+                f"the blessings {blessings} ended before they could be used",
+                hint="was this machine asleep, or is the cluster agent's --blessing-ttl too short?",
+            )
         await self._principal.adopt(blessings)
         self._said = None
         self._trouble = ""
@@ -128,6 +138,7 @@ class ReplicaIdentity:
         self._on_change(True)
         self._taken.set()
         self._taken = trio.Event()
+        return renewal_time(blessings, now, self._behind())
 
     def _failed(self, error: VanadiumError, delay: float) -> float:
         """Say what is wrong, once per kind of trouble, and return how many seconds to wait before the next try."""
@@ -162,12 +173,15 @@ class ReplicaIdentity:
                 await self._taken.wait()
 
     async def _sleep_until(self, time: datetime | None) -> None:
-        """Sleep until the wall clock shows that time; None: for ever."""
+        """Sleep until the wall clock shows that time, or as long as it is until then now: it may be set back meanwhile.
+        None: for ever."""
         if time is None:
             await trio.sleep_forever()
-        else:
-            while (left := (time - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 - nobody tells when a wall clock jumps
-                await trio.sleep(min(LOOK_SECONDS, left))
+        left = max(FIRST_RETRY_SECONDS, (time - self._now()).total_seconds())
+        due = trio.current_time() + left
+        while left > 0:  # nobody tells when a wall clock jumps
+            await trio.sleep(min(LOOK_SECONDS, left))
+            left = min(due - trio.current_time(), (time - self._now()).total_seconds())
 
 
 def asked_to_wait(error: VanadiumError) -> float:
@@ -183,7 +197,7 @@ def renewal_time(blessings: Blessings, now: datetime, behind: timedelta = timede
 
     To a clock that is behind they seem to live longer than they do for everybody else.
     """
-    ends = [chain.expiry for chain in blessings.chains if chain.expiry is not None and chain.expiry > now]
+    ends = [chain.expiry for chain in blessings.chains if chain.expiry is not None and chain.expiry >= now]
     if not ends:
         return None
     life = min(ends) - now
