@@ -29,6 +29,7 @@ from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
 from vanadium_node.security.authorization import everyone
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
+from vanadium_node.security.discharge import ThirdParty
 from vanadium_node.security.principal import Principal
 
 
@@ -281,6 +282,22 @@ async def test_the_secret_is_shown_to_the_right_cluster_agent_only(pod: Pod) -> 
             with pytest.raises(NotTrustedError, match=r"root:(agent|other)"):
                 await seek_blessings(name, pod.settings.secret_key_file, replica, _now)
     assert impostor.secrets == pod.giver.secrets == []
+
+
+async def test_what_a_discharger_refuses_keeps_no_replica_from_its_blessings(pod: Pod) -> None:
+    """The secret is what counts here: new blessings come also while those shown cannot be used."""
+    async with serve({}, pod.root, listen=["127.0.0.1:0"]) as without_dischargers, pod.giving():
+        places = [without_dischargers.addresses[0], "127.0.0.1:1"]
+        for place in places:
+            caveat = ThirdParty(
+                nonce=bytes(16), discharger_key=pod.root.public_key, location=f"/{place}", caveats=()
+            ).to_caveat()
+            replica = Principal((await new_root()).signer)
+            await replica.adopt(await bless(pod.root, replica, "x", caveat))
+            with trio.fail_after(5):
+                got = await seek_blessings(pod.name, pod.settings.secret_key_file, replica, _now)
+            assert got.public_key == replica.public_key
+            assert pod.giver.presented[-1] == ("root:x",)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"x" * 5000])

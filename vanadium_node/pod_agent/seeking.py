@@ -27,7 +27,8 @@ async def seek_blessings(
     """Return blessings for the principal's key from the cluster agent of that name.
 
     Until it has some, the principal shows none; its key is proved by the connection all the same. What comes back is taken
-    only if it is bound to this key and has at least one name that is good under the principal's roots now. What `clock` knows of
+    only if it is bound to this key and has at least one name that is good under the principal's roots now. The secret counts, not
+    what the principal shows: no discharger is asked, so that none keeps a replica from its blessings. What `clock` knows of
     the cluster agent's time is made new on the way, and named in errors that come of it.
 
     Raises:
@@ -38,7 +39,7 @@ async def seek_blessings(
     secret = read_secret(secret_file)
     clock = ClusterClock(now) if clock is None else clock
     try:
-        async with connect(agent, principal, now=now, timeout=inf) as client:
+        async with connect(agent, principal, now=now, timeout=inf, with_discharges=False) as client:
             blessings: Blessings = await client.call("SeekBlessings", secret, returns=Blessings, timeout=None)
             offset = await clock.ask(client)
     except NotTrustedError as error:
