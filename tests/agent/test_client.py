@@ -15,6 +15,7 @@ from vanadium_node.security.authorization import everyone
 from vanadium_node.security.caveat import Caveat
 from vanadium_node.security.cose import SignatureType, verify_signed
 from vanadium_node.security.discharge import ThirdParty
+from vanadium_node.security.keys import PublicKey
 from vanadium_node.security.pattern import Pattern
 from vanadium_node.security.principal import Principal
 
@@ -145,6 +146,41 @@ async def test_a_call_waits_for_the_next_agent(agents: Any, replica: Principal) 
                 await eventually(lambda: not agents.path.exists())
                 callers.start_soon(sign, acting)
                 await trio.sleep(0.2)
+                second = await nursery.start(hold, agents, replica)
+            second.cancel()
+    assert verify_signed(SignatureType.MESSAGE, signatures[0], replica.public_key, max_bytes=1024) == b"patience"
+
+
+class StuckSigner:
+    """Says that it was asked, and never answers."""
+
+    def __init__(self, public_key: PublicKey) -> None:
+        self.public_key = public_key
+        self.was_asked = trio.Event()
+
+    async def sign(self, kind: SignatureType, payload: bytes, external_aad: bytes = b"") -> bytes:
+        """Never returns."""
+        self.was_asked.set()
+        await trio.sleep_forever()
+
+
+async def test_an_agent_is_restarted_in_the_middle_of_a_call(agents: Any, replica: Principal) -> None:
+    """The call is made again at the next agent, and its caller notices nothing."""
+    stuck = StuckSigner(replica.public_key)
+    dying = Principal(stuck, replica.store, replica.roots)
+    signatures = []
+
+    async def sign(acting: Principal) -> None:
+        signatures.append(await acting.sign(SignatureType.MESSAGE, b"patience"))
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            first = await nursery.start(hold, agents, dying)
+            async with agents.acting() as acting, trio.open_nursery() as callers:
+                callers.start_soon(sign, acting)
+                await stuck.was_asked.wait()
+                first.cancel()
+                await eventually(lambda: not agents.path.exists())
                 second = await nursery.start(hold, agents, replica)
             second.cancel()
     assert verify_signed(SignatureType.MESSAGE, signatures[0], replica.public_key, max_bytes=1024) == b"patience"

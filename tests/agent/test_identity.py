@@ -1,5 +1,8 @@
 """Who a program is: what its environment and flags name, and what it is told when they name nothing."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,31 @@ async def test_no_agent_in_time() -> None:
     with short_directory() as folder, pytest.raises(UnreachableError, match=f"on '{folder / 's'}' within 0.2 s"):
         async with open_principal(environ={"V23_AGENT_PATH": str(folder / "s")}, timeout=0.2):
             pass
+
+
+async def test_a_socket_that_this_user_may_not_open(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever waits is told that waiting alone will not help, in the log at once and in the error at the end."""
+    replica = await blessed(await new_root(), "replica")
+    with short_directory() as folder:
+        path = folder / "s"
+        async with serve(AgentService(replica, immutable=True), None, listen=[f"unix:{path}"], unix_mode=0):
+            with as_nobody(), pytest.raises(UnreachableError, match=r"may not open it.*fsGroup.*socket-mode"):
+                async with open_principal(environ={"V23_AGENT_PATH": str(path)}, timeout=0.2):
+                    pass
+    assert caplog.text.count(f"'{path}' does not serve this program yet: user ") == 1
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user to whom permissions apply, if this one is root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if before == 0:
+            os.seteuid(0)
 
 
 async def test_a_socket_path_too_long_is_no_reason_to_wait() -> None:

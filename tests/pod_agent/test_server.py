@@ -204,13 +204,13 @@ async def test_whoever_waits_is_told_what_for(pod: Pod, caplog: pytest.LogCaptur
         caplog.clear()
 
         async def correct() -> None:
-            await until_logged(caplog, f"the agent behind '{pod.socket}' serves nobody yet: {why}")
+            await until_logged(caplog, f"the agent behind '{pod.socket}' does not serve this program yet: {why}")
             pod.write_secret("open sesame")
 
         nursery.start_soon(correct)
         async with open_principal(environ=environ) as principal:
             assert default_of(principal).names
-        assert caplog.text.count("serves nobody yet") == 1
+        assert caplog.text.count("does not serve this program yet") == 1
         async with connect(f"unix:{pod.socket}", None) as client:
             assert await client.call("WhyNotReady", returns=list[str]) == []
         pod.stop.set()

@@ -5,6 +5,7 @@ its clients, and may be restarted under them: then there is a new key, and new c
 """
 
 import logging
+import os
 import random
 from pathlib import Path
 from typing import Final, TypeVar
@@ -183,22 +184,32 @@ class Follower:
                 if self.principal is None and isinstance(error, CallError) and error.code is ErrorCode.NO_ACCESS:
                     raise
                 if self.principal is None:
-                    await self._ask_why()
+                    await self._ask_why(error)
             finally:
                 self._connection.use(None)
             await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load, hides nothing
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
-    async def _ask_why(self) -> None:
+    async def _ask_why(self, error: VanadiumError) -> None:
         """Ask an agent that does not show its socket what it waits for; say it once where that is more than its turn."""
+        if isinstance(error.__cause__, PermissionError):
+            self._say(
+                f"user {os.geteuid()} may not open it, or not enter its directory; "
+                "see its group (in a pod, the fsGroup) and the agent's setting socket-mode"
+            )
+            return
         try:
             async with connect(f"unix:{hidden_path(self._path)}", None, timeout=ASK_SECONDS) as client:
                 reasons = await client.call("WhyNotReady", returns=list[str], timeout=ASK_SECONDS)
         except VanadiumError:  # there is none, or it is older than the question
             return
-        known, self.why_not = self.why_not, clip("; ".join(reasons), MAX_WHY)
-        if len(reasons) > 1 and not known:
-            _log.warning("the agent behind '%s' serves nobody yet: %s", self._path, self.why_not)
+        self._say("; ".join(reasons), is_worth_a_line=len(reasons) > 1)
+
+    def _say(self, why: str, *, is_worth_a_line: bool = True) -> None:
+        """Keep why there is no principal yet, and log it if it is the first reason."""
+        known, self.why_not = self.why_not, clip(why, MAX_WHY)
+        if is_worth_a_line and not known:
+            _log.warning("the agent behind '%s' does not serve this program yet: %s", self._path, self.why_not)
 
     def _take(self, state: AgentState, client: Client, task_status: trio.TaskStatus[AgentPrincipal]) -> None:
         self._connection.use(client)
