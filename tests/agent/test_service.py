@@ -80,6 +80,8 @@ async def test_a_pod_agents_store_and_roots_cannot_be_changed(agents: Any, repli
             ("BlessingStoreSetDefault", None),
             ("BlessingStoreSet", own, "root"),
             ("BlessingRootsAdd", other, "other"),
+            ("BlessingRootsAddOf", own),
+            ("Adopt", own, "root", False),
         ):
             with pytest.raises(CallError, match=r"cannot be changed by its clients.*principal fork") as refused:
                 await agent.call(method, *arguments)
@@ -108,20 +110,32 @@ async def test_an_owners_agent_can_be_changed(agents: Any, replica: Principal, r
     assert replica.roots.recognizes(other.public_key, "other:x")
 
 
-async def test_discharges_are_minted_and_kept(agents: Any, replica: Principal) -> None:
-    """A discharge that one client fetched serves the others, until somebody drops them all."""
-    caveat = ThirdParty(
-        nonce=b"n" * 16, discharger_key=replica.public_key, location="/discharger:1", caveats=(Caveat.unconstrained(),)
+def discharged_by(principal: Principal, nonce: bytes) -> Caveat:
+    """Return a caveat that the principal can discharge."""
+    return ThirdParty(
+        nonce=nonce, discharger_key=principal.public_key, location="/discharger:1", caveats=(Caveat.unconstrained(),)
     ).to_caveat()
-    encoded = cbor.encode(caveat.to_value())
+
+
+async def test_discharges_are_minted_and_kept(agents: Any, replica: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A discharge that one client fetched serves the others, until somebody drops them all, or there are too many."""
+    monkeypatch.setattr("vanadium_node.agent.service.MAX_CACHED_DISCHARGES", 1)
+    caveat, other = discharged_by(replica, b"n" * 16), discharged_by(replica, b"o" * 16)
+    encoded, different = (cbor.encode(each.to_value()) for each in (caveat, other))
     async with agents.serving(replica), agents.asking() as agent:
         minted = await agent.call("MintDischarge", encoded, UNCONSTRAINED, returns=bytes)
         assert Discharge.decode(minted).is_for(ThirdParty.from_caveat(caveat))
         assert await agent.call("BlessingStoreDischarge", encoded, returns=bytes | None) is None
         await agent.call("BlessingStoreCacheDischarge", encoded, minted, returns=type(None))
         assert await agent.call("BlessingStoreDischarge", encoded, returns=bytes | None) == minted
-        await agent.call("BlessingStoreClearDischarges", returns=type(None))
+        with pytest.raises(CallError, match="not one of this caveat"):
+            await agent.call("BlessingStoreCacheDischarge", different, minted, returns=type(None))
+        newer = await agent.call("MintDischarge", different, UNCONSTRAINED, returns=bytes)
+        await agent.call("BlessingStoreCacheDischarge", different, newer, returns=type(None))
         assert await agent.call("BlessingStoreDischarge", encoded, returns=bytes | None) is None
+        assert await agent.call("BlessingStoreDischarge", different, returns=bytes | None) == newer
+        await agent.call("BlessingStoreClearDischarges", returns=type(None))
+        assert await agent.call("BlessingStoreDischarge", different, returns=bytes | None) is None
 
 
 async def test_valid_names(agents: Any, replica: Principal, root: Principal) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,6 @@ from agent_parties import (
     eventually,
     new_root,
     run_module,
-    short_directory,
 )
 from http_get import get
 from trio.testing import MockClock
@@ -135,13 +134,6 @@ class Node:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short name."""
-    with short_directory() as short:
-        yield short
-
-
-@pytest.fixture
 async def node(folder: Path) -> Node:
     """A node whose clock is right."""
     root = await new_root()
@@ -217,6 +209,15 @@ async def test_a_clock_that_is_not_in_the_way_yet(
     said = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
     assert len(said) == bool(sentence)
     assert re.match(sentence, "".join(said))
+
+
+async def test_a_clock_that_is_behind_keeps_no_renewal_waiting(node: Node) -> None:
+    """What seems to live for an hour and a half, and lives for a second, is renewed within that."""
+    node.ahead = -FAR
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with node.cluster(ttl=timedelta(seconds=1)), node.pod():
+            audit = node.folder / "data" / "audit.jsonl"
+            await eventually(lambda: audit.read_text().count("SeekBlessings") > 1, seconds=10)
 
 
 class Teller(Service):

@@ -134,6 +134,18 @@ async def test_a_cluster_agent_that_never_answers(autojump_clock: trio.testing.M
         nursery.cancel_scope.cancel()
 
 
+async def test_a_try_that_hangs_leaves_time_for_others(autojump_clock: trio.testing.MockClock) -> None:
+    """While there is an identity, whatever is left of its life."""
+    async with trio.open_nursery() as nursery:
+        agent, shown, _ = await started(nursery, 100)
+        await trio.sleep(1)
+        agent.hangs = True
+        await trio.sleep(98)
+        assert 4 <= len(agent.asked) - 1 <= 20
+        assert shown.is_valid()
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_overloaded_cluster_agent_is_left_alone(autojump_clock: trio.testing.MockClock) -> None:
     """When it says after how long to come again, nobody comes earlier, and not all at that moment."""
     async with trio.open_nursery() as nursery:

@@ -1,122 +1,28 @@
 """A pod agent against a cluster agent, over real sockets."""
 
+import os
+import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import trio
-from agent_parties import bless, blessed, default_of, eventually, new_root, short_directory
+from agent_parties import default_of, eventually
 from http_get import get
+from pods import Pod
 from until import until
 
 from vanadium_node.agent import open_principal
-from vanadium_node.config import PodAgentSettings
-from vanadium_node.errors import (
-    CallError,
-    ConfigurationError,
-    ErrorCode,
-    NotTrustedError,
-    StorageError,
-    UnreachableError,
-)
+from vanadium_node.agent.users import UserRules, Users
+from vanadium_node.errors import CallError, ConfigurationError, StorageError, UnreachableError
 from vanadium_node.pod_agent import run
-from vanadium_node.pod_agent.seeking import read_secret, seek_blessings
-from vanadium_node.rpc import Call, Service, Tag, connect, method, serve
-from vanadium_node.security.authorization import everyone
-from vanadium_node.security.blessing import Blessings
-from vanadium_node.security.caveat import Caveat
-from vanadium_node.security.discharge import ThirdParty
-from vanadium_node.security.principal import Principal
-
-
-class Giver(Service):
-    """A cluster agent that gives what the test wants."""
-
-    authorizer = staticmethod(everyone)
-
-    def __init__(self, principal: Principal) -> None:
-        self.principal = principal
-        self.secrets: list[str] = []
-        self.presented: list[tuple[str, ...]] = []
-        self.good_secret = "open sesame"
-        self.life = timedelta(hours=1)
-        self.instead: Blessings | None = None
-
-    @method(tag=Tag.READ)
-    async def seek_blessings(self, call: Call, secret: str) -> Blessings:
-        """Returns blessings for the right secret."""
-        self.secrets.append(secret)
-        self.presented.append(call.peer.presented)
-        if secret != self.good_secret:
-            raise CallError(ErrorCode.NOT_FOUND, "the secret is unknown here")
-        key = call.peer.public_key
-        assert key is not None
-        if self.instead is not None:
-            return self.instead
-        caveat = Caveat.expiry(_now() + self.life)
-        return await self.principal.bless(key, default_of(self.principal), f"r{len(self.secrets)}", [caveat])
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class Pod:
-    """A pod's files, and the cluster agent that it is told of."""
-
-    folder: Path
-    root: Principal
-    giver: Giver
-    name: str = ""
-    stop: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def socket(self) -> Path:
-        """The socket's path."""
-        return self.folder / "agent.sock"
-
-    @property
-    def settings(self) -> PodAgentSettings:
-        """The pod agent's settings."""
-        return PodAgentSettings(
-            agent=self.name,
-            socket_path=self.socket,
-            secret_key_file=self.folder / "secret",
-            root_blessings=(default_of(self.root),),
-            drain_timeout=timedelta(seconds=1),
-        )
-
-    def write_secret(self, secret: str) -> None:
-        """Mount a secret."""
-        (self.folder / "secret").write_text(secret + "\n")
-
-    @asynccontextmanager
-    async def giving(self) -> AsyncIterator[None]:
-        """Serve the cluster agent."""
-        async with serve(self.giver, self.giver.principal, listen=["127.0.0.1:0"]) as server:
-            self.name = f"/(root:agent)@{server.addresses[0]}"
-            yield
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short name."""
-    with short_directory() as short:
-        yield short
-
-
-@pytest.fixture
-async def pod(folder: Path) -> Pod:
-    """A pod with a secret that is good."""
-    root = await new_root()
-    pod = Pod(folder, root, Giver(await blessed(root, "agent")))
-    pod.write_secret("open sesame")
-    return pod
+from vanadium_node.pod_agent.server import user_rules
+from vanadium_node.rpc import connect, serve
+from vanadium_node.rpc.server import DRAIN_TIMEOUT
+from vanadium_node.wire.frames import Request, encode_frame
 
 
 async def test_a_socket_with_an_identity_behind_it(pod: Pod) -> None:
@@ -133,6 +39,54 @@ async def test_a_socket_with_an_identity_behind_it(pod: Pod) -> None:
         assert pod.giver.presented == [()]
         pod.stop.set()
     assert [entry.name for entry in pod.folder.iterdir()] == ["secret"]
+
+
+async def test_its_settings_say_who_may_do_what(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting has its place, and users that it leaves out are refused."""
+    allowed = replace(pod.settings, allow_uid=(1,), allow_gid=(2,))
+    rules = user_rules(replace(allowed, sign_uid=(3,), sign_gid=(4,), bless_uid=(5,), bless_gid=(6,)))
+    assert rules == UserRules(
+        owner=os.geteuid(), use=Users.of([1], [2]), sign=Users.of([3], [4]), bless=Users.of([5], [6])
+    )
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)  # whoever runs the agent may do everything
+    async with pod.giving(), trio.open_nursery() as nursery:
+        settings = replace(pod.settings, allow_uid=(me,), sign_uid=(4321,), bless_gid=(4321,))
+        path = await nursery.start(lambda task_status: run(settings, stop=pod.stop, task_status=task_status))
+        async with connect(f"unix:{path}", None) as client:
+            assert await client.call("ValidNames", returns=list[str])
+            for name, arguments in (("Sign", ("vanadium-message", b"", b"")), ("BlessSelf", ("x", []))):
+                with pytest.raises(CallError, match="sign-uid" if name == "Sign" else "bless-uid"):
+                    await client.call(name, *arguments)
+        pod.stop.set()
+
+
+@pytest.mark.parametrize(("is_deaf", "drain_timeout"), [(False, timedelta(hours=1)), (True, timedelta(seconds=0.5))])
+async def test_an_end_that_nobody_keeps(pod: Pod, is_deaf: bool, drain_timeout: timedelta) -> None:
+    """Programs that follow the agent are told at once; one that asks without end and never reads has until the drain timeout."""
+    health = f"unix:{pod.folder / 'health'}"
+    async with pod.giving(), trio.open_nursery() as nursery:
+        settings = replace(pod.settings, drain_timeout=drain_timeout, health_listen=health)
+        path = await nursery.start(lambda task_status: run(settings, stop=pod.stop, task_status=task_status))
+        async with open_principal(environ={"V23_AGENT_PATH": str(path)}):
+            with socket.socket(socket.AF_UNIX) as deaf, trio.fail_after(DRAIN_TIMEOUT.total_seconds() / 2):
+                if is_deaf:
+                    flood(deaf, path)
+                pod.stop.set()
+                await eventually(lambda: not list(pod.folder.glob("*soc*")))
+                if is_deaf:
+                    assert await get(health, "/readyz") == (503, "it is stopping\n")
+                while nursery.child_tasks:  # noqa: ASYNC110 - tasks give no event
+                    await trio.sleep(0.01)
+
+
+def flood(deaf: socket.socket, path: Path) -> None:
+    """Call an agent until it takes no more, and read none of the answers."""
+    deaf.setblocking(False)
+    deaf.connect(str(path))
+    with suppress(BlockingIOError):
+        for stream in range(1, 1 << 20, 2):
+            deaf.sendall(encode_frame(Request(stream, "State", "", [], None, False, None, [], "")))
 
 
 async def test_health_over_http(pod: Pod) -> None:
@@ -252,62 +206,6 @@ async def test_without_renewal_the_socket_goes_when_the_identity_ends(pod: Pod) 
             async with connect(f"unix:{pod.socket}", None) as client:
                 assert await client.call("ValidNames", returns=list[str])
         pod.stop.set()
-
-
-async def test_what_is_of_no_use_is_not_taken(pod: Pod) -> None:
-    """Blessings of another key, of another root, or already expired are named and refused."""
-    replica = Principal((await new_root()).signer, roots=pod.root.roots)
-    stranger = await new_root("stranger")
-    expired = Caveat.expiry(_now() - timedelta(hours=1))
-    async with pod.giving():
-        for given, reason in (
-            (default_of(stranger), "bound to another key"),
-            (await bless(stranger, replica, "x"), "root .* is not recognized"),
-            (await bless(pod.root, replica, "x", expired), "expired at .*and the clocks"),
-            (await bless(pod.root, replica, "x", Caveat.const(False)), "never valid"),
-        ):
-            pod.giver.instead = given
-            with pytest.raises(NotTrustedError, match=reason):
-                await seek_blessings(pod.name, pod.settings.secret_key_file, replica, _now)
-        pod.giver.instead = await bless(pod.root, replica, "x", Caveat.method("Get"))
-        assert await seek_blessings(pod.name, pod.settings.secret_key_file, replica, _now) == pod.giver.instead
-
-
-async def test_the_secret_is_shown_to_the_right_cluster_agent_only(pod: Pod) -> None:
-    """One that presents another name, or another root, is not asked."""
-    impostor = Giver(await blessed(await new_root(), "agent"))
-    async with serve(impostor, impostor.principal, listen=["127.0.0.1:0"]) as server, pod.giving():
-        replica = Principal((await new_root()).signer, roots=pod.root.roots)
-        for name in (f"/(root:agent)@{server.addresses[0]}", pod.name.replace("root:agent", "root:other")):
-            with pytest.raises(NotTrustedError, match=r"root:(agent|other)"):
-                await seek_blessings(name, pod.settings.secret_key_file, replica, _now)
-    assert impostor.secrets == pod.giver.secrets == []
-
-
-async def test_what_a_discharger_refuses_keeps_no_replica_from_its_blessings(pod: Pod) -> None:
-    """The secret is what counts here: new blessings come also while those shown cannot be used."""
-    async with serve({}, pod.root, listen=["127.0.0.1:0"]) as without_dischargers, pod.giving():
-        places = [without_dischargers.addresses[0], "127.0.0.1:1"]
-        for place in places:
-            caveat = ThirdParty(
-                nonce=bytes(16), discharger_key=pod.root.public_key, location=f"/{place}", caveats=()
-            ).to_caveat()
-            replica = Principal((await new_root()).signer)
-            await replica.adopt(await bless(pod.root, replica, "x", caveat))
-            with trio.fail_after(5):
-                got = await seek_blessings(pod.name, pod.settings.secret_key_file, replica, _now)
-            assert got.public_key == replica.public_key
-            assert pod.giver.presented[-1] == ("root:x",)
-
-
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"x" * 5000])
-def test_files_that_hold_no_secret(tmp_path: Path, content: bytes) -> None:
-    """The file is named, and nothing of it is in the sentence."""
-    file = tmp_path / "secret"
-    file.write_bytes(content)
-    with pytest.raises(StorageError, match=str(file)) as refused:
-        read_secret(file)
-    assert "xxx" not in str(refused.value)
 
 
 async def test_a_socket_that_cannot_be_made(pod: Pod) -> None:
