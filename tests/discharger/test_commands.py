@@ -152,3 +152,16 @@ def test_what_a_daemon_logs(people: Machine) -> None:
     silent_one = next(line for line in lines if "has not authenticated in time" in line["message"])
     assert (silent_one["level"], silent_one["local_names"]) == ("info", ["root:server"])
     assert silent_one["peer"].startswith("127.0.0.1:")
+
+
+def test_a_damaged_principal_is_waited_out(people: Machine) -> None:
+    """It stays, says which file it is, and serves once that is restored."""
+    key = people.folder / "revoker" / "private-key.pem"
+    right = key.read_bytes()
+    key.write_bytes(right[:100] + b"!" + right[101:])
+    daemon = serve(people, "revoker", "discharger")
+    assert f"'{key}' is damaged" in daemon.logged("not ready")
+    assert daemon.process.poll() is None
+    key.write_bytes(right)
+    assert daemon.announced("NAME").startswith("/(root:revoker)@127.0.0.1:")
+    assert daemon.end() == 0

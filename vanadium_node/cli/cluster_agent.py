@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
-from vanadium_node.cli.output import emit, interruptible, is_terminal, note
+from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
+from vanadium_node.cli.output import interruptible, is_terminal, note
 from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.config import ClusterAgentSettings
 from vanadium_node.errors import InputError
@@ -30,17 +30,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     settings = load_settings(ClusterAgentSettings, options)
     if settings is not None:
         run_daemon(
-            lambda stop: run(settings, stop=stop, task_status=_Announcement()), settings.log_format, settings.log_level
+            lambda stop: run(settings, stop=stop, task_status=Announcement(_line)),
+            settings.log_format,
+            settings.log_level,
         )
 
 
-class _Announcement:
-    """Says once where the agent serves; one that is asked to end before it does says nothing."""
-
-    def started(self, value: Serving | None = None) -> None:
-        """Print the agent's name."""
-        if value is not None:
-            emit(f"NAME={value.name}")
+def _line(serving: Serving) -> str:
+    return f"NAME={serving.name}"
 
 
 root_dir_option = click.option(

@@ -66,6 +66,18 @@ def load_settings(role: type[T], options: dict[str, Any]) -> T | None:
     return settings
 
 
+class Announcement(trio.TaskStatus[T]):
+    """Prints a line once the daemon serves; one that is asked to end before it does prints none."""
+
+    def __init__(self, line: Callable[[T], str]) -> None:
+        self._line = line
+
+    def started(self, value: T | None = None) -> None:
+        """Print the line."""
+        if value is not None:
+            emit(self._line(value))
+
+
 def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level: LogLevel = LogLevel.INFO) -> None:
     """Run a daemon until it ends; the first SIGTERM or SIGINT asks it to, a second one ends the process at once.
 

@@ -1,16 +1,15 @@
 """`vanadium-node discharger`: run a discharger."""
 
+from functools import partial
 from typing import Any
 
 import click
 import trio
 
 from vanadium_node.agent import open_principal
-from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
-from vanadium_node.cli.output import emit
+from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
 from vanadium_node.config import DischargerSettings
 from vanadium_node.discharger import run
-from vanadium_node.security.principal import Principal
 
 
 @click.command()
@@ -28,15 +27,9 @@ def command(**options: Any) -> None:
 
 
 async def _serve(settings: DischargerSettings, stop: trio.Event) -> None:
-    async with open_principal(credentials=settings.credentials) as principal, trio.open_nursery() as nursery:
-        address: str = await nursery.start(
-            lambda task_status: run(settings, principal, stop=stop, task_status=task_status)
-        )
-        emit(f"NAME={_name(principal, address)}")
+    opening = partial(open_principal, credentials=settings.credentials)
+    await run(settings, opening, stop=stop, task_status=Announcement(_line))
 
 
-def _name(principal: Principal, address: str) -> str:
-    """Return how to call it: `/(PATTERN)@HOST:PORT`."""
-    shown = principal.store.default
-    pattern = "" if shown is None else f"({shown.names[0]})@"
-    return f"/{pattern}{address}"
+def _line(name: str) -> str:
+    return f"NAME={name}"

@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import trio
 
-from vanadium_node.cli.daemon import load_settings, run_daemon, settings_options
-from vanadium_node.cli.output import emit
+from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
 from vanadium_node.config import PodAgentSettings
 from vanadium_node.pod_agent import run
 
@@ -23,13 +21,11 @@ def command(**options: Any) -> None:
     settings = load_settings(PodAgentSettings, options)
     if settings is not None:
         run_daemon(
-            lambda stop: run(settings, stop=stop, task_status=_Announcement()), settings.log_format, settings.log_level
+            lambda stop: run(settings, stop=stop, task_status=Announcement(_line)),
+            settings.log_format,
+            settings.log_level,
         )
 
 
-class _Announcement(trio.TaskStatus[Path]):
-    """Prints where the socket is."""
-
-    def started(self, value: Path | None = None) -> None:
-        """Print the path."""
-        emit(f"SOCKET={value}")
+def _line(path: Path) -> str:
+    return f"SOCKET={path}"

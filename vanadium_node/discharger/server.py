@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -12,7 +13,7 @@ from vanadium_node.config import DischargerSettings
 from vanadium_node.discharger.policy import MAX_TEXT_BYTES, DenyList, Policy
 from vanadium_node.discharger.service import Discharger, utc_now
 from vanadium_node.errors import ConfigurationError, InputError, VanadiumError
-from vanadium_node.health import health_endpoint
+from vanadium_node.health import health_endpoint, once_sound
 from vanadium_node.rpc import serve
 from vanadium_node.rpc.limiting import limits_of
 from vanadium_node.security.authorization import everyone
@@ -24,40 +25,50 @@ _log: Final = logging.getLogger(__name__)
 
 async def run(
     settings: DischargerSettings,
-    principal: Principal,
+    open_principal: Callable[[], AbstractAsyncContextManager[Principal]],
     *,
     stop: trio.Event | None = None,
     now: Callable[[], datetime] = utc_now,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop` is set, then let running calls end; or until cancelled. Report the address once it serves.
+    """Serve until `stop` is set, then let running calls end; or until cancelled. Report how to call it once it serves:
+    `/(PATTERN)@HOST:PORT`.
 
     Raises:
         ConfigurationError: the deny list has a line that is no rule, or it cannot listen where it should.
-        StorageError: the deny list cannot be read.
+        StorageError: the deny list cannot be read, or there is no principal. One that is damaged is waited for, alive and not ready.
     """
     policy = _policy(settings)
     policy()  # what is wrong at the start ends it at the start
-    service = Discharger(principal, policy, ttl=settings.discharge_ttl, now=now)
-    async with (
-        health_endpoint(settings.health_listen) as health,
-        serve(
-            service,
-            principal,
-            listen=[settings.listen],
-            authorizer=everyone,
-            limits=limits_of(settings),
-            now=now,
-            drain_timeout=settings.drain_timeout,
-            observers=health.observers,
-        ) as server,
-    ):
+    stop = trio.Event() if stop is None else stop
+    async with health_endpoint(settings.health_listen) as health, AsyncExitStack() as stack:
+        principal = await once_sound(lambda: stack.enter_async_context(open_principal()), health, stop)
+        if principal is None:
+            return
+        server = await stack.enter_async_context(
+            serve(
+                Discharger(principal, policy, ttl=settings.discharge_ttl, now=now),
+                principal,
+                listen=[settings.listen],
+                authorizer=everyone,
+                limits=limits_of(settings),
+                now=now,
+                drain_timeout=settings.drain_timeout,
+                observers=health.observers,
+            )
+        )
         health.not_ready = partial(_not_ready, policy)
         _log.info("serving at %s with the key %s", server.addresses[0], principal.public_key.fingerprint)
-        task_status.started(server.addresses[0])
-        await (trio.Event() if stop is None else stop).wait()
+        task_status.started(_name(principal, server.addresses[0]))
+        await stop.wait()
         health.not_ready = lambda: ("it is stopping",)
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def _name(principal: Principal, address: str) -> str:
+    shown = principal.store.default
+    pattern = "" if shown is None else f"({shown.names[0]})@"
+    return f"/{pattern}{address}"
 
 
 def _not_ready(policy: Callable[[], Policy]) -> tuple[str, ...]:
