@@ -20,6 +20,7 @@ from vanadium_node.agent.users import UserRules, Users
 from vanadium_node.errors import CallError, ConfigurationError, StorageError, UnreachableError
 from vanadium_node.pod_agent import run
 from vanadium_node.pod_agent.server import user_rules
+from vanadium_node.pod_agent.socket import PodSocket
 from vanadium_node.rpc import connect, serve
 from vanadium_node.rpc.server import DRAIN_TIMEOUT
 from vanadium_node.wire.frames import Request, encode_frame
@@ -51,13 +52,15 @@ async def test_its_settings_say_who_may_do_what(pod: Pod, monkeypatch: pytest.Mo
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: 4321)  # whoever runs the agent may do everything
     async with pod.giving(), trio.open_nursery() as nursery:
-        settings = replace(pod.settings, allow_uid=(me,), sign_uid=(4321,), bless_gid=(4321,))
+        settings = replace(pod.settings, allow_uid=(me,), sign_uid=(4321,), bless_gid=(4321,), max_frame_size=4096)
         path = await nursery.start(lambda task_status: run(settings, stop=pod.stop, task_status=task_status))
         async with connect(f"unix:{path}", None) as client:
             assert await client.call("ValidNames", returns=list[str])
             for name, arguments in (("Sign", ("vanadium-message", b"", b"")), ("BlessSelf", ("x", []))):
                 with pytest.raises(CallError, match="sign-uid" if name == "Sign" else "bless-uid"):
                     await client.call(name, *arguments)
+            with pytest.raises(UnreachableError):
+                await client.call("Sign", "vanadium-message", bytes(5000), b"")
         pod.stop.set()
 
 
@@ -221,3 +224,34 @@ async def test_a_socket_that_cannot_be_made(pod: Pod) -> None:
     async with serve(pod.giver, None, listen=[f"unix:{pod.socket}"]):
         with pytest.raises(ConfigurationError, match="another agent serves"):
             await run(pod.settings)
+
+
+async def test_another_agent_that_starts_at_the_same_time(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shows its socket first has the path; the other one ends, and takes nothing from it."""
+    clear = PodSocket.clear
+    with socket.socket(socket.AF_UNIX) as first:
+
+        def clear_too_early(pod_socket: PodSocket) -> None:
+            clear(pod_socket)
+            monkeypatch.setattr(PodSocket, "clear", clear)
+            first.bind(str(pod.socket))
+            first.listen()
+
+        monkeypatch.setattr(PodSocket, "clear", clear_too_early)
+        async with pod.giving():
+            with trio.fail_after(20), pytest.raises(ConfigurationError, match="another agent serves"):
+                await run(pod.settings)
+        assert pod.giver.secrets == []
+        assert [entry.name for entry in pod.folder.glob("*soc*")] == [pod.socket.name]
+
+
+async def test_a_socket_that_somebody_removed(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent ends instead of serving nobody, so that it is started again and makes a new one."""
+    monkeypatch.setattr("vanadium_node.pod_agent.server.LOOK_SECONDS", 0.05)
+    with (
+        trio.fail_after(20),
+        pytest.RaisesGroup(pytest.RaisesExc(StorageError, match="was removed or replaced"), flatten_subgroups=True),
+    ):
+        async with pod.giving(), trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: run(pod.settings, task_status=task_status))
+            pod.socket.unlink()

@@ -50,6 +50,26 @@ def test_hiding_what_somebody_removed(path: Path) -> None:
     assert not pod_socket.is_shown
 
 
+def test_what_others_did_to_the_socket_is_noticed(path: Path) -> None:
+    """Removed or replaced, it leads nobody here any more; what has taken its place is not hidden."""
+    for is_replaced in (False, True):
+        pod_socket = PodSocket(path)
+        pod_socket.hidden.touch()
+        pod_socket.check()
+        pod_socket.show()
+        pod_socket.check()
+        other = path.with_name("other")
+        other.touch()
+        path.unlink()
+        if is_replaced:
+            other.rename(path)
+        with pytest.raises(StorageError, match=f"'{path}' was removed or replaced"):
+            pod_socket.check()
+        pod_socket.hide()
+        pod_socket.check()
+        assert path.exists() is is_replaced
+
+
 def test_a_leftover_of_a_killed_agent_is_removed(path: Path) -> None:
     """Nobody answers there: it promises an identity that does not exist."""
     with socket.socket(socket.AF_UNIX) as server:

@@ -25,6 +25,9 @@ from vanadium_node.security.keys import PrivateKey
 from vanadium_node.security.principal import Principal
 from vanadium_node.security.roots import BlessingRoots
 
+LOOK_SECONDS: Final = 5.0
+"""How often the agent looks whether its socket is still there."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -45,7 +48,7 @@ async def run(
     know the secret is no error: the agent tries on, since an exit would help nobody.
 
     Raises:
-        ConfigurationError, StorageError: the socket cannot be made.
+        ConfigurationError, StorageError: the socket cannot be made, or was removed: whoever starts the agent again has a new one.
     """
     principal = fresh_principal(settings)
     service = AgentService(principal, immutable=True, authorize=user_rules(settings), now=now)
@@ -64,6 +67,7 @@ async def run(
             observers=health.observers,
         ),
     ):
+        socket.clear()  # another agent may have shown its own since the first look; from here on none can
         is_first = True
 
         def change(is_valid: bool) -> None:
@@ -94,6 +98,7 @@ async def run(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(identity.keep)
+                nursery.start_soon(_watch, socket)
                 await (trio.Event() if stop is None else stop).wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -101,6 +106,13 @@ async def run(
             socket.hide()
             service.end()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+async def _watch(socket: PodSocket) -> None:
+    """Look after the socket until cancelled. Raises StorageError: it is gone."""
+    while True:
+        await trio.sleep(LOOK_SECONDS)
+        socket.check()
 
 
 def user_rules(settings: PodAgentSettings) -> UserRules:

@@ -8,7 +8,6 @@ import errno
 import os
 import socket
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from vanadium_node.errors import ConfigurationError, StorageError
@@ -22,12 +21,13 @@ class PodSocket:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hidden = hidden_path(path)
-        self._is_shown = False
+        self._shown: tuple[int, int] | None = None
+        """Which file clients find; None: none."""
 
     @property
     def is_shown(self) -> bool:
         """Whether clients find the socket."""
-        return self._is_shown
+        return self._shown is not None
 
     def show(self) -> None:
         """Let clients find the socket.
@@ -35,21 +35,37 @@ class PodSocket:
         Raises:
             StorageError: the directory cannot be changed.
         """
-        if not self._is_shown:
+        if self._shown is None:
             with explained("make the socket", self.path):
+                shown = _file_at(self.hidden)
                 self.hidden.replace(self.path)
-            self._is_shown = True
+            self._shown = shown
 
     def hide(self) -> None:
-        """Let no more clients find the socket.
+        """Let no more clients find the socket. What others have put in its place stays.
 
         Raises:
             StorageError: the directory cannot be changed.
         """
-        if self._is_shown:
-            with explained("remove the socket", self.path), suppress(FileNotFoundError):
-                self.path.replace(self.hidden)
-            self._is_shown = False
+        if self._shown is not None:
+            with explained("remove the socket", self.path):
+                if _file_at(self.path) == self._shown:
+                    self.path.replace(self.hidden)
+            self._shown = None
+
+    def check(self) -> None:
+        """Make sure that clients who are to find the socket do.
+
+        Raises:
+            StorageError: somebody has removed or replaced it.
+        """
+        with explained("look at the socket", self.path):
+            is_there = self._shown is None or _file_at(self.path) == self._shown
+        if not is_there:
+            raise StorageError(
+                f"the socket '{self.path}' was removed or replaced while it was served",
+                hint="start the agent again, and see who else uses the socket's directory",
+            )
 
     def clear(self) -> None:
         """Remove what an agent that was killed has left.
@@ -76,3 +92,12 @@ class PodSocket:
                         f"another agent serves '{self.path}'", hint="stop it, or choose another --socket-path"
                     )
             self.path.unlink(missing_ok=True)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Return which file is at a path; None: none."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
