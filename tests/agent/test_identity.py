@@ -11,7 +11,8 @@ from agent_parties import blessed, default_of, new_root, short_directory
 from vanadium_node.agent import open_principal
 from vanadium_node.agent.service import AgentService
 from vanadium_node.errors import ConfigurationError, InputError, StorageError, UnreachableError
-from vanadium_node.rpc import serve
+from vanadium_node.rpc import Service, serve
+from vanadium_node.security.authorization import everyone
 from vanadium_node.security.keys import PrivateKey
 from vanadium_node.storage.credentials import CredentialsDirectory
 
@@ -62,6 +63,21 @@ async def test_a_socket_that_this_user_may_not_open(caplog: pytest.LogCaptureFix
                 async with open_principal(environ={"V23_AGENT_PATH": str(path)}, timeout=0.2):
                     pass
     assert caplog.text.count(f"'{path}' does not serve this program yet: user ") == 1
+
+
+async def test_a_socket_of_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    """What is no agent is named as what it is; an agent that is just not there is waited for without a word."""
+    with short_directory() as folder:
+        environ = {"V23_AGENT_PATH": str(folder / "s")}
+        with pytest.raises(UnreachableError, match="is the agent running"):
+            async with open_principal(environ=environ, timeout=0.1):
+                pass
+        assert not caplog.text
+        async with serve(Service(), None, listen=[f"unix:{folder / 's'}"], authorizer=everyone):
+            with pytest.raises(UnreachableError, match="there is no method 'NotifyWhenChanged'"):
+                async with open_principal(environ=environ, timeout=0.2):
+                    pass
+    assert caplog.text.count("does not serve this program yet: ") == 1
 
 
 @contextmanager

@@ -191,7 +191,13 @@ class Follower:
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
     async def _ask_why(self, error: VanadiumError) -> None:
-        """Ask an agent that does not show its socket what it waits for; say it once where that is more than its turn."""
+        """Find out why there is no principal yet: an agent that does not show its socket tells what it waits for.
+
+        What is more than waiting for one's turn is said once.
+        """
+        if not isinstance(error, UnreachableError):
+            self._say(str(error))  # something answers, and it is no agent
+            return
         if isinstance(error.__cause__, PermissionError):
             self._say(
                 f"user {os.geteuid()} may not open it, or not enter its directory; "
