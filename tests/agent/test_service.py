@@ -138,6 +138,20 @@ async def test_discharges_are_minted_and_kept(agents: Any, replica: Principal, m
         assert await agent.call("BlessingStoreDischarge", different, returns=bytes | None) is None
 
 
+async def test_being_told_of_changes(agents: Any, replica: Principal) -> None:
+    """Once at the begin, once for what changed meanwhile, and no more when the agent ends, which whoever comes then is told, too."""
+    async with agents.serving(replica) as service, agents.asking() as agent:
+        async with agent.stream("NotifyWhenChanged", returns=int) as changes:
+            assert await anext(changes) == 0
+            service.notify()
+            service.notify()
+            assert await anext(changes) == 2
+            service.end()
+            assert [each async for each in changes] == []
+        async with agent.stream("NotifyWhenChanged", returns=int) as changes:
+            assert [each async for each in changes] == []
+
+
 async def test_valid_names(agents: Any, replica: Principal, root: Principal) -> None:
     """Probes see a name while it is rooted and valid, whatever calls it is meant for, and none after its end."""
     now = [START]

@@ -111,13 +111,18 @@ async def test_it_waits_for_the_cluster_agent(
         agent.trouble = None
         await trio.sleep(LAST_RETRY_SECONDS)
         assert shown.is_valid()
+        gaps = [later - earlier for earlier, later in pairwise(agent.asked)]
+        agent.asked.clear()
+        agent.trouble = UnreachableError("for a moment")
+        await trio.sleep(3600 * 0.6)
+        assert agent.asked[1] - agent.asked[0] < 2 * FIRST_RETRY_SECONDS, "patience grows anew with each trouble"
         nursery.cancel_scope.cancel()
-    gaps = [later - earlier for earlier, later in pairwise(agent.asked)]
     assert max(gaps) <= LAST_RETRY_SECONDS + 1
     assert sum(gaps) / len(gaps) > LAST_RETRY_SECONDS / 2 - 0.2
     assert [record.getMessage() for record in caplog.records] == [
         "no identity yet, trying on: nobody answers at cluster-agent:8193",
         "no identity yet, trying on: the secret is unknown here",
+        "no new blessings yet, trying on: for a moment",
     ]
 
 

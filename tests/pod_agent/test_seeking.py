@@ -1,5 +1,6 @@
 """One attempt to get blessings: from the right cluster agent, with the secret of a file, and what came is looked at."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -70,3 +71,23 @@ def test_files_that_hold_no_secret(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(StorageError, match=str(file)) as refused:
         read_secret(file)
     assert "xxx" not in str(refused.value)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe is refused instead of waited for, and with it everything else of the agent; so is a directory."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match=r"'.*/pipe' is a pipe.*read again at each renewal"):
+        read_secret(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="is a directory; name a file"):
+        read_secret(tmp_path)
+
+
+def test_a_secret_is_replaced_as_kubernetes_does_it(tmp_path: Path) -> None:
+    """By a link to a link, which leads elsewhere from one moment to the next."""
+    (tmp_path / "secret").symlink_to("..data/secret")
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "secret").write_text(f"secret-{number}\n")
+        (tmp_path / "..new").symlink_to(number)
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        assert read_secret(tmp_path / "secret") == f"secret-{number}"

@@ -95,8 +95,10 @@ def test_something_else_is_left_alone(path: Path) -> None:
     with pytest.raises(StorageError, match="is there already, and is no socket"):
         PodSocket(path).clear()
     assert path.read_text() == "precious"
-    with pytest.raises(StorageError, match=str(path.parent / "none")):
+    with pytest.raises(StorageError, match=f"{path.parent / 'none'}': no such file or directory"):
         PodSocket(path.parent / "none" / "s").clear()
+    with pytest.raises(StorageError, match=f"{path}': not a directory"):
+        PodSocket(path / "s").clear()
 
 
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20))

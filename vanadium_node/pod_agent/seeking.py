@@ -1,5 +1,6 @@
 """Getting blessings for a key from the cluster agent: one attempt, all of it checked."""
 
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from math import inf
@@ -12,6 +13,7 @@ from vanadium_node.pod_agent.clock import ClusterClock, explained
 from vanadium_node.rpc import connect
 from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.principal import Principal
+from vanadium_node.storage.files import explained as failing_as
 from vanadium_node.storage.files import read_limited
 
 MAX_SECRET_FILE_BYTES: Final = 4096
@@ -62,8 +64,14 @@ def read_secret(file: Path) -> str:
     """Return the secret kept in a file.
 
     Raises:
-        StorageError: it cannot be read, is empty, or is no text.
+        StorageError: it cannot be read, is empty, or is no text; or it is a pipe, which would be waited for.
     """
+    with failing_as("read", file):
+        is_pipe = stat.S_ISFIFO(file.stat().st_mode)
+    if is_pipe:
+        raise StorageError(
+            f"'{file}' is a pipe, and the secret is read again at each renewal", hint="name a file that holds it"
+        )
     data = read_limited(file, max_bytes=MAX_SECRET_FILE_BYTES)
     try:
         secret = data.decode("ascii").strip()

@@ -75,7 +75,7 @@ class PodSocket:
             StorageError: something else is there, or the directory cannot be used.
         """
         with explained("use the socket's directory", self.path.parent):
-            if not self.path.parent.is_dir():
+            if not stat.S_ISDIR(self.path.parent.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             try:
                 mode = self.path.lstat().st_mode
