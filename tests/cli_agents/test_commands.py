@@ -157,8 +157,9 @@ def test_a_probe_of_something_else(machine: Machine) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        said = sentence(machine.run("healthcheck", "--socket=s", "--timeout=0.3"))
-        assert "no agent answers on 's'" in said
+        for options in ((), ("--live",)):
+            said = sentence(machine.run("healthcheck", "--socket=s", "--timeout=0.3", *options))
+            assert "no agent answers on 's'" in said
 
 
 def test_a_second_signal_ends_at_once(walk: Any) -> None:

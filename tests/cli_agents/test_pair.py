@@ -67,7 +67,8 @@ def test_the_cluster_agent_is_killed_and_comes_back(walk: Any) -> None:
     key = walk.do("alice", "rpc", "identify", walk.agent)
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
     assert names(walk) == before
-    assert walk.machine.run("healthcheck", "--socket", "a.sock").returncode == 0
+    for options in ((), ("--live",)):
+        assert walk.machine.run("healthcheck", "--socket", "a.sock", *options).returncode == 0
     walk.start_cluster_agent()
     assert walk.do("alice", "rpc", "identify", walk.agent) == key
     other = walk.start_pod_agent(socket="b.sock")
@@ -90,7 +91,8 @@ def test_a_pod_agent_comes_first_and_is_killed(walk: Any) -> None:
     before = names(walk)
     pod_agent.end(signal.SIGKILL)
     assert (walk.folder / "a.sock").exists()
-    assert "no agent answers on" in walk.refused("", "healthcheck", "--socket", "a.sock")
+    for options in ((), ("--live",)):
+        assert "no agent answers on" in walk.refused("", "healthcheck", "--socket", "a.sock", *options)
     successor = walk.start_pod_agent()
     successor.announced("SOCKET")
     assert names(walk) != before

@@ -209,4 +209,5 @@ async def test_a_pod_agent_with_a_damaged_secret(machine: Machine) -> None:
     assert str(secret) in reason
     probe = machine.run("healthcheck", f"--socket={machine.folder / 's'}")
     assert (probe.returncode, probe.stderr.count("\n")) == (1, 1)
+    assert machine.run("healthcheck", "--live", f"--socket={machine.folder / 's'}").returncode == 0, "it lives"
     assert daemon.end() == 0

@@ -64,6 +64,14 @@ def test_the_plain_container_comes_last_and_leaves_init_containers_alone(deploym
     assert [c["name"] for c in pod["containers"]] == ["fortuned", "pod-agent"]
     assert "restartPolicy" not in pod["containers"][1]
     assert "startupProbe" not in pod["containers"][1]
+    assert "--live" in pod["containers"][1]["livenessProbe"]["exec"]["command"]
+
+
+def test_nobody_is_killed_for_waiting(deployment: dict[str, Any]) -> None:
+    """The cluster agent may be away for longer than every blessing lives: killing pod agents brings it back no sooner."""
+    agent = pod_of(inject(deployment, NATIVE))["initContainers"][0]
+    assert agent["livenessProbe"]["exec"]["command"] == [*agent["startupProbe"]["exec"]["command"], "--live"]
+    assert agent["startupProbe"]["failureThreshold"] * agent["startupProbe"]["periodSeconds"] >= 3600
 
 
 def test_what_the_pod_agent_is_told(deployment: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`vanadium-node healthcheck`: whether the agent behind a socket has a valid identity, for probes.
+"""`vanadium-node healthcheck`: whether the agent behind a socket has a valid identity, or whether it runs, for probes.
 
 Probes run it every second in every pod, so it speaks the protocol by itself over a plain socket: one frame out, one in.
 """
@@ -24,9 +24,34 @@ MAX_WHY: Final = 2000
 @click.command()
 @click.option("--socket", "path", required=True, envvar="V23_AGENT_PATH", type=click.Path(path_type=Path))
 @click.option("--timeout", default=5.0, show_default=True, metavar="SECONDS", help="How long to wait for the answer.")
-def command(path: Path, timeout: float) -> None:
-    """Tell whether the agent behind a socket has a valid identity: exit status 0 if it has, 1 if not."""
+@click.option("--live", "is_live", is_flag=True, help="Tell whether it runs and answers, with an identity or without.")
+def command(path: Path, timeout: float, is_live: bool) -> None:
+    """Tell whether the agent behind a socket has a valid identity: exit status 0 if it has, 1 if not.
+
+    A liveness probe wants --live: an agent that waits for the cluster agent, or for its secret, gets none sooner by being killed.
+    """
     deadline = time.monotonic() + timeout
+    if is_live:
+        _require_life(path, deadline)
+    else:
+        _require_identity(path, deadline)
+
+
+def _require_life(path: Path, deadline: float) -> None:
+    """Ask for anything where clients find the agent, or where it listens while there is no identity."""
+    refused: OSError | None = None
+    for each in (path, hidden_path(path)):
+        try:
+            _asked(each, "WhyNotReady", deadline)
+        except OSError as error:
+            refused = refused or error
+        else:
+            return
+    why = None if refused is None else refused.strerror or refused
+    raise UnreachableError(f"no agent answers on '{path}': {why}", hint="see the pod agent's log")
+
+
+def _require_identity(path: Path, deadline: float) -> None:
     try:
         answer = _asked(path, "ValidNames", deadline)
     except OSError as error:

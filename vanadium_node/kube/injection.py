@@ -33,6 +33,9 @@ CONTAINER: Final = "pod-agent"
 LOGS: Final = "agent-logs"
 SECRET_VOLUME: Final = "agent-secret"  # noqa: S105 - a name
 SOCKET: Final = "agent-socket"
+STARTUP_SECONDS: Final = 3600
+"""How long a native sidecar may wait for its first identity before it is started again: an hour, since that helps nobody."""
+
 VOLUMES: Final = (LOGS, SECRET_VOLUME, SOCKET)
 AGENT_PATH: Final = "V23_AGENT_PATH"
 LOGS_DIRECTORY: Final = "/agent/logs"
@@ -165,7 +168,7 @@ def _volumes(secret_name: str) -> list[dict[str, Any]]:
 
 
 def _container(agent: PodAgent) -> dict[str, Any]:
-    probe = {"exec": {"command": ["vanadium-node", "healthcheck", "--socket", SOCKET_PATH]}, "timeoutSeconds": 10}
+    healthcheck = ["vanadium-node", "healthcheck", "--socket", SOCKET_PATH]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": agent.image,
@@ -181,7 +184,15 @@ def _container(agent: PodAgent) -> dict[str, Any]:
             {"name": SECRET_VOLUME, "mountPath": SECRET_DIRECTORY, "readOnly": True},
             {"name": SOCKET, "mountPath": SOCKET_DIRECTORY},
         ],
-        "livenessProbe": {**probe, "periodSeconds": 30, "failureThreshold": 4, "initialDelaySeconds": 30},
+        "livenessProbe": {
+            "exec": {
+                "command": [*healthcheck, "--live"]
+            },  # whoever waits for an identity gets none sooner by being killed
+            "timeoutSeconds": 10,
+            "periodSeconds": 30,
+            "failureThreshold": 4,
+            "initialDelaySeconds": 30,
+        },
         "resources": {
             "requests": {"cpu": "10m", "memory": "64Mi"},
             "limits": {"cpu": "500m", "memory": "128Mi"},
@@ -190,7 +201,12 @@ def _container(agent: PodAgent) -> dict[str, Any]:
     }
     if agent.native_sidecar:  # the application starts when the probe has passed: started means the identity is there
         container["restartPolicy"] = "Always"
-        container["startupProbe"] = {**probe, "periodSeconds": 1, "failureThreshold": 300}
+        container["startupProbe"] = {
+            "exec": {"command": healthcheck},
+            "timeoutSeconds": 10,
+            "periodSeconds": 1,
+            "failureThreshold": STARTUP_SECONDS,
+        }
         del container["livenessProbe"]["initialDelaySeconds"]
     return container
 
