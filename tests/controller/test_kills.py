@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from faults import Fault, Faults, faulty_api
+from kubernetes_fixtures import stride_of_steps
 from stand_ins import ControllerProcess
 from watched_agent import watched_agent
 
@@ -102,10 +103,15 @@ def fault(request: pytest.FixtureRequest) -> Fault:
 
 @pytest.fixture
 async def scene(
-    site: Site, client: KubeClient, cli: ControllerProcess, deployment: dict[str, Any], tmp_path: Path
+    site: Site,
+    client: KubeClient,
+    cli: ControllerProcess,
+    deployment: dict[str, Any],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Scene]:
     """All of it, with `fortuned.json` to start."""
-    faults = Faults()
+    faults = Faults(stride=stride_of_steps(request))
     root = await CredentialsDirectory(tmp_path / "root").create(PrivateKey.generate(), "test-root")
 
     @asynccontextmanager
@@ -149,7 +155,7 @@ async def refused(command: Awaitable[None]) -> str:
 async def test_start(scene: Scene, fault: Fault) -> None:
     """Whatever was there when it was killed, started again it is whole; only one that had come to its end is refused."""
     was_killed, space = True, scene.client.namespace
-    for at in scene.faults.each_step():
+    for at in scene.faults.each_step(fault):
         with scene.faults.happening(fault, at):
             was_killed = await scene.killed("start", "-f", str(scene.file), "app")
         await scene.assert_found_again()
@@ -168,7 +174,7 @@ async def test_update(scene: Scene, fault: Fault) -> None:
     was_killed, space, old = True, scene.client.namespace, scene.manifests
     changed = copy.deepcopy(old)
     changed[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "example.org/new:1"
-    for at in scene.faults.each_step():
+    for at in scene.faults.each_step(fault):
         await scene.safe.start(space, old, scene.identity("app"))
         scene.file.write_text(json.dumps(changed[0]))
         with scene.faults.happening(fault, at):
@@ -185,7 +191,7 @@ async def test_update(scene: Scene, fault: Fault) -> None:
 async def test_stop(scene: Scene, fault: Fault) -> None:
     """It runs on, or stopping it again finishes what was begun; only where nothing was left to do there is nothing to stop."""
     was_killed, space = True, scene.client.namespace
-    for at in scene.faults.each_step():
+    for at in scene.faults.each_step(fault):
         await scene.safe.start(space, scene.manifests, scene.identity("app"))
         with scene.faults.happening(fault, at):
             was_killed = await scene.killed("stop", "-f", str(scene.file))
@@ -201,7 +207,8 @@ async def test_stop(scene: Scene, fault: Fault) -> None:
 async def test_another_start_meanwhile(scene: Scene) -> None:
     """What one start began another does not finish, unless it asks for the same."""
     space = scene.client.namespace
-    for at in scene.faults.each_step():
+    scene.faults.stride = 1
+    for at in scene.faults.each_step(Fault.KILL_AFTER):
         with scene.faults.happening(Fault.KILL_AFTER, at):
             await scene.killed("start", "-f", str(scene.file), "app")
         if await scene.live() is not None:

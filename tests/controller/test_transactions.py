@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults import Fault, Faults, faulty_api
+from kubernetes_fixtures import stride_of_steps
 
 from vanadium_node.controller.applications import Applications
 from vanadium_node.controller.objects import key_of
@@ -26,9 +27,10 @@ NEW = Identity(extension="new", root_blessings="cm9vdHM")
 
 
 @pytest.fixture
-async def faults(agent: Any) -> Faults:
+async def faults(agent: Any, request: pytest.FixtureRequest) -> Faults:
     """What goes wrong, at the cluster agent and at the API server."""
     planned: Faults = agent.faults
+    planned.stride = stride_of_steps(request)
     return planned
 
 
@@ -89,7 +91,7 @@ async def test_start(
     fault: Fault,
 ) -> None:
     """It is started whole, or not at all; started again it runs."""
-    for at in faults.each_step():
+    for at in faults.each_step(fault):
         with faults.happening(fault, at):
             error = await attempted(unlucky.start(client.namespace, [deployment], OLD))
         await assert_whole(client, agent)
@@ -112,7 +114,7 @@ async def test_update(
     """It is the old one with the old secret, or the new one with the new; a failure after the change says that it is done."""
     changed = copy.deepcopy(deployment)
     changed["spec"]["template"]["spec"]["containers"][0]["image"] = "example.org/new:1"
-    for at in faults.each_step():
+    for at in faults.each_step(fault):
         await lucky.start(client.namespace, [deployment], OLD)
         with faults.happening(fault, at):
             error = await attempted(unlucky.update(client.namespace, [changed], NEW))
@@ -138,7 +140,7 @@ async def test_stop(
     fault: Fault,
 ) -> None:
     """It runs on, or the same command run again finishes what was begun."""
-    for at in faults.each_step():
+    for at in faults.each_step(fault):
         await lucky.start(client.namespace, [deployment], OLD)
         with faults.happening(fault, at):
             error = await attempted(unlucky.stop(client.namespace, [deployment]))

@@ -47,6 +47,8 @@ class Faults:
     at: int = 0
     steps: list[str] = field(default_factory=list)
     kill: Callable[[], None] = lambda: None
+    stride: int = 1
+    """Of the steps to fail at, take each, or every so-manieth: which ones depends on the fault."""
 
     @contextmanager
     def happening(self, fault: Fault, at: int) -> Iterator[None]:
@@ -64,9 +66,9 @@ class Faults:
         self.steps.append(what)
         return self.fault if len(self.steps) == self.at else None
 
-    def each_step(self) -> Iterator[int]:
+    def each_step(self, fault: Fault) -> Iterator[int]:
         """Yield 1, 2, 3, … until the run before made fewer steps than that."""
-        for at in count(1):
+        for at in count(1 + list(Fault).index(fault) % self.stride, self.stride):
             yield at
             if len(self.steps) < at:
                 assert at > 2, "a command that asks nobody anything"

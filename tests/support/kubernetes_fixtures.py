@@ -60,6 +60,15 @@ def kubeconfig(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+def stride_of_steps(request: pytest.FixtureRequest) -> int:
+    """Return of how many steps a test that fails at each takes one. All are taken on a real API server, and VANADIUM_TEST_ALL_CRASHES=1
+    takes all on the embedded cluster too; beside a real one it takes every other.
+    """
+    is_elsewhere = any(os.environ.get(name) for name in ("VANADIUM_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS"))
+    is_real = request.node.callspec.params["kubeconfig"] == REAL
+    return 1 if is_real or not is_elsewhere or os.environ.get("VANADIUM_TEST_ALL_CRASHES") else 2
+
+
 @pytest.fixture
 async def client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
     """A client in a fresh namespace that is deleted afterwards (in the background)."""
