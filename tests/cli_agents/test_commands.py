@@ -80,6 +80,8 @@ def test_wrong_usage(machine: Machine) -> None:
     """Exit status 2, as shells have it."""
     for arguments in (["secret", "new", "x"], ["secret", "--agent=/h:1"], ["pod-agent", "--what"], ["healthcheck"]):
         assert machine.run(*arguments).returncode == 2
+    helped = machine.run("secret", "forget", "--help")
+    assert (helped.returncode, "--older-than" in helped.stdout) == (0, True), "help needs no cluster agent"
 
 
 def test_print_config_can_be_used_as_the_file(machine: Machine, roots: str) -> None:

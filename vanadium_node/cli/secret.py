@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,19 +22,34 @@ from vanadium_node.security.blessing import Blessings
 from vanadium_node.security.caveat import Caveat
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster agent is meant, and who asks it."""
+
+    given: str | None
+    credentials: Path | None
+
+    @property
+    def agent(self) -> str:
+        """The agent's name. Only who asks it needs one: not who reads a command's help."""
+        if not self.given:
+            raise click.UsageError("Missing option '--agent'.")
+        return self.given
+
+
 @click.group()
 @click.option(
-    "--agent", required=True, envvar="AGENT_NAME", metavar="NAME", help="The cluster agent: /(PATTERN)@HOST:PORT."
+    "--agent", envvar="AGENT_NAME", metavar="NAME", help="The cluster agent: /(PATTERN)@HOST:PORT.  [required]"
 )
 @click.option("--v23.credentials", "--credentials", "credentials", type=click.Path(path_type=Path), metavar="DIR")
 @click.pass_context
-def command(context: click.Context, agent: str, credentials: Path | None) -> None:
+def command(context: click.Context, agent: str | None, credentials: Path | None) -> None:
     """Make, list, use and forget secrets at a cluster agent.
 
     A SECRET stands for blessings that the cluster agent keeps; '-' reads it from standard input, so that it is in no
     argument list.
     """
-    context.obj = (agent, credentials)
+    context.obj = Target(agent, credentials)
 
 
 @command.command()
@@ -47,12 +63,12 @@ def command(context: click.Context, agent: str, credentials: Path | None) -> Non
 )
 @click.pass_obj
 @run_async
-async def new(target: tuple[str, Path | None], extension: str, is_base64: bool, ttl: timedelta | None) -> None:
+async def new(target: Target, extension: str, is_base64: bool, ttl: timedelta | None) -> None:
     """Make a secret for the caller's default blessings, extended by EXTENSION, and print it."""
     seconds = 0 if ttl is None else int(ttl.total_seconds())
     if ttl is not None and seconds < 1:
         raise click.UsageError("--ttl must be a second at least.")
-    agent, credentials = target
+    agent, credentials = target.agent, target.credentials
     async with (
         open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
         connect(agent, principal) as client,
@@ -79,7 +95,7 @@ async def new(target: tuple[str, Path | None], extension: str, is_base64: bool, 
 @click.pass_obj
 @run_async
 async def forget(
-    target: tuple[str, Path | None],
+    target: Target,
     secret: str | None,
     name: str | None,
     older_than: timedelta | None,
@@ -90,7 +106,7 @@ async def forget(
     has_criteria = name is not None or older_than is not None or damaged
     if (secret is None) != has_criteria or (secret is not None and dry_run):
         raise click.UsageError("Give a SECRET, or at least one of --name, --older-than and --damaged.")
-    agent, credentials = target
+    agent, credentials = target.agent, target.credentials
     known = None if secret is None else _secret(secret)
     idle_seconds = None if older_than is None else int(older_than.total_seconds())
     async with (
@@ -112,9 +128,9 @@ async def forget(
 @click.option("--json", "is_json", is_flag=True, help="Print all that is known, as JSON.")
 @click.pass_obj
 @run_async
-async def list_secrets(target: tuple[str, Path | None], is_json: bool) -> None:
+async def list_secrets(target: Target, is_json: bool) -> None:
     """Print what each secret stands for, and who made it when; the secrets themselves nobody knows."""
-    agent, credentials = target
+    agent, credentials = target.agent, target.credentials
     async with (
         open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
         connect(agent, principal) as client,
@@ -134,9 +150,9 @@ async def list_secrets(target: tuple[str, Path | None], is_json: bool) -> None:
 @click.argument("secret")
 @click.pass_obj
 @run_async
-async def seekblessings(target: tuple[str, Path | None], secret: str) -> None:
+async def seekblessings(target: Target, secret: str) -> None:
     """Print the blessings behind SECRET, extended to the caller's key."""
-    agent, credentials = target
+    agent, credentials = target.agent, target.credentials
     known = _secret(secret)
     async with (
         open_principal(credentials=credentials, passphrase=ask_passphrase) as principal,
