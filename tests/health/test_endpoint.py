@@ -32,6 +32,8 @@ async def test_what_it_says(health: Health) -> None:
     assert "vanadium_ready 0.0" in (await get(address, "/metrics"))[1]
     health.not_ready = tuple
     assert await get(address, "/readyz?verbose") == (200, "ok\n")
+    health.worries = lambda: ("the last renewal failed",)
+    assert await get(address, "/readyz") == (200, "ok\nthe last renewal failed\n")
     health.not_ready = lambda: ("the disk is full", "the audit log cannot be written")
     assert await get(address, "/readyz") == (503, "the disk is full\nthe audit log cannot be written\n")
     assert await get(address, "/readyz", "HEAD") == (503, "")

@@ -49,7 +49,9 @@ class ClusterAgent:
 
 
 class Shown:
-    """Remembers when there was an identity."""
+    """Remembers when there was an identity, and which one it is about."""
+
+    identity: ReplicaIdentity
 
     def __init__(self) -> None:
         self.changes: list[tuple[float, bool]] = []
@@ -69,7 +71,8 @@ async def started(
     root = await new_root()
     replica = Principal((await new_root()).signer, roots=root.roots)
     agent, shown = ClusterAgent(root, replica, ttl_seconds), Shown()
-    nursery.start_soon(ReplicaIdentity(replica, agent, on_change=shown, now=now).keep)  # type: ignore[arg-type]
+    shown.identity = ReplicaIdentity(replica, agent, on_change=shown, now=now)  # type: ignore[arg-type]
+    nursery.start_soon(shown.identity.keep)
     return agent, shown, replica
 
 
@@ -195,6 +198,26 @@ async def test_an_outage_shorter_than_what_is_left_is_never_noticed(autojump_clo
             agent.trouble = None
             await trio.sleep(0.25)
         assert all(valid for _, valid in shown.changes)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_outage_is_told_before_it_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
+    """The identity is good and the agent ready; whoever looks sees that it will not be renewed, until it was."""
+    async with trio.open_nursery() as nursery:
+        agent, shown, _ = await started(nursery, 1000)
+        await trio.sleep(1)
+        assert shown.identity.worries() == ()
+        agent.trouble = UnreachableError("away", hint="start it")
+        await trio.sleep(700)
+        assert shown.identity.not_ready() == ()
+        assert shown.identity.worries() == ("the last renewal failed: away; start it",)
+        agent.trouble = None
+        await trio.sleep(200)
+        assert shown.identity.worries() == ()
+        agent.trouble = UnreachableError("away")
+        await trio.sleep(2000)
+        assert shown.identity.worries() == ()
+        assert shown.identity.not_ready() == ("the identity has expired", "away")
         nursery.cancel_scope.cancel()
 
 

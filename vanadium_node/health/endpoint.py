@@ -1,7 +1,7 @@
 """What a daemon says of itself over HTTP, and the loading of what that needs: nothing of it is in memory where none is wanted.
 
 GET /livez      200 while the event loop turns; nothing else is looked at, since a restart would mend nothing else
-GET /readyz     200, or 503 with a reason a line
+GET /readyz     200, with what may end that a line, or 503 with a reason a line
 GET /metrics    Prometheus' text format: `vanadium_rpc_…` of the daemon's server, `vanadium_ready`, and of the process
 """
 
@@ -25,6 +25,8 @@ class Health:
     """How a daemon is. `not_ready` returns why it is not, a sentence each; none when it is."""
 
     not_ready: Callable[[], Sequence[str]] = lambda: ("it is starting",)
+    worries: Callable[[], Sequence[str]] = tuple
+    """Returns what will keep it from being ready if it lasts, a sentence each. A restart or less traffic would not help."""
     observers: Sequence[Observer] = ()
     """To be given to the daemon's server, so that its calls are counted."""
     addresses: tuple[str, ...] = ()

@@ -51,7 +51,8 @@ class Pages:
                 return Page(200, TEXT, b"ok\n")
             case "/readyz":
                 reasons = self._health.not_ready()
-                return Page(503 if reasons else 200, TEXT, "".join(f"{r}\n" for r in reasons or ("ok",)).encode())
+                lines = reasons or ("ok", *self._health.worries())
+                return Page(503 if reasons else 200, TEXT, "".join(f"{line}\n" for line in lines).encode())
             case "/metrics":
                 return Page(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
             case _:

@@ -75,6 +75,10 @@ class ReplicaIdentity:
         what = "the identity has expired" if self._principal.store.default else "there is no identity yet"
         return (what, *([self._trouble] if self._trouble else []))
 
+    def worries(self) -> tuple[str, ...]:
+        """Return why the identity, which is valid still, will not be renewed if that lasts; empty when nothing is wrong."""
+        return (f"the last renewal failed: {self._trouble}",) if self._is_valid and self._trouble else ()
+
     def seconds_left(self) -> float:
         """Return how long the identity is valid still: 0 without one, infinite for one without end."""
         left = self._left()

@@ -87,6 +87,7 @@ async def run(
         _log.info("key %s; asking %s for blessings", principal.public_key, settings.agent)
         identity = ReplicaIdentity(principal, seek, on_change=change, now=now, behind=clock.behind)
         health.not_ready = service.not_ready = identity.not_ready
+        health.worries = identity.worries
         health.gauges["vanadium_identity_seconds_left"] = (
             "How long the identity is valid still.",
             identity.seconds_left,
