@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
+from vanadium_node.cli.daemon import serve_daemon, settings_options
 from vanadium_node.cli.output import interruptible, is_terminal, note
 from vanadium_node.cluster_agent import Serving, run
 from vanadium_node.config import ClusterAgentSettings
@@ -27,13 +27,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         ctx.obj = options["root_dir"]
         return
-    settings = load_settings(ClusterAgentSettings, options)
-    if settings is not None:
-        run_daemon(
-            lambda stop: run(settings, stop=stop, task_status=Announcement(_line)),
-            settings.log_format,
-            settings.log_level,
-        )
+    serve_daemon(ClusterAgentSettings, options, run, _line)
 
 
 def _line(serving: Serving) -> str:

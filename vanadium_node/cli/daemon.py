@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Daemon = Callable[[trio.Event], Coroutine[object, object, None]]
 """Serves until the event is set, then ends well."""
+
+Serve = Callable[..., Coroutine[object, object, None]]
+"""The same with settings first, `stop` for the event, and `task_status`, to which it reports once that it serves, and where."""
 
 
 def settings_options(role: type) -> Callable[[F], F]:
@@ -76,6 +80,18 @@ class Announcement(trio.TaskStatus[T]):
         """Print the line."""
         if value is not None:
             emit(self._line(value))
+
+
+def serve_daemon(role: type, options: dict[str, Any], run: Serve, line: Callable[[T], str]) -> None:
+    """Run the daemon of a role with the settings that the options of `settings_options` give; print a line once it serves.
+
+    Raises:
+        VanadiumError: a setting is missing or wrong, or what the daemon ends with.
+    """
+    settings: Any = load_settings(role, options)
+    if settings is not None:
+        daemon = partial(run, settings, task_status=Announcement(line))
+        run_daemon(lambda stop: daemon(stop=stop), settings.log_format, settings.log_level)
 
 
 def run_daemon(daemon: Daemon, log_format: LogFormat = LogFormat.TEXT, log_level: LogLevel = LogLevel.INFO) -> None:

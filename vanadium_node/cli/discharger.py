@@ -7,7 +7,7 @@ import click
 import trio
 
 from vanadium_node.agent import open_principal
-from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
+from vanadium_node.cli.daemon import serve_daemon, settings_options
 from vanadium_node.config import DischargerSettings
 from vanadium_node.discharger import run
 
@@ -21,14 +21,12 @@ def command(**options: Any) -> None:
     To revoke one, write a line into the deny file: 'caveat FINGERPRINT' ('principal dumpblessings' shows it), a pattern of
     names, or 'key FINGERPRINT'.
     """
-    settings = load_settings(DischargerSettings, options)
-    if settings is not None:
-        run_daemon(lambda stop: _serve(settings, stop), settings.log_format, settings.log_level)
+    serve_daemon(DischargerSettings, options, _serve, _line)
 
 
-async def _serve(settings: DischargerSettings, stop: trio.Event) -> None:
+async def _serve(settings: DischargerSettings, /, *, stop: trio.Event, task_status: trio.TaskStatus[str]) -> None:
     opening = partial(open_principal, credentials=settings.credentials)
-    await run(settings, opening, stop=stop, task_status=Announcement(_line))
+    await run(settings, opening, stop=stop, task_status=task_status)
 
 
 def _line(name: str) -> str:

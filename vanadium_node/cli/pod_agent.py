@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vanadium_node.cli.daemon import Announcement, load_settings, run_daemon, settings_options
+from vanadium_node.cli.daemon import serve_daemon, settings_options
 from vanadium_node.config import PodAgentSettings
 from vanadium_node.pod_agent import run
 
@@ -18,13 +18,7 @@ def command(**options: Any) -> None:
     The key is made here and stays in memory. The socket appears when there are blessings for it, is removed when they expire,
     and SOCKET=PATH is printed when it appears for the first time. Programs with V23_AGENT_PATH=PATH act as this replica.
     """
-    settings = load_settings(PodAgentSettings, options)
-    if settings is not None:
-        run_daemon(
-            lambda stop: run(settings, stop=stop, task_status=Announcement(_line)),
-            settings.log_format,
-            settings.log_level,
-        )
+    serve_daemon(PodAgentSettings, options, run, _line)
 
 
 def _line(path: Path) -> str:
