@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import trio
-from agent_parties import START, short_directory
-from crashing_agent import CrashingAgent
+from agent_parties import START
+from crashing_agent import CrashingAgent, crashing_agent
 from http_get import get
 from until import until
 
@@ -17,17 +17,9 @@ from vanadium_node.secret_store import fresh_secret, key_of_secret, open_secret_
 @pytest.fixture
 async def agent() -> AsyncIterator[CrashingAgent]:
     """A claimed agent with three secrets, as a process."""
-    with short_directory() as folder:
-        agent = await CrashingAgent.at(folder / "agent")
-        try:
-            assert agent.start()
-            assert await agent.claim(await agent.grant())
-            for _ in range(3):
-                assert await agent.new_secret()
-            await agent.becomes_ready()
-            yield agent
-        finally:
-            agent.end()
+    async with crashing_agent() as agent:
+        await agent.begin(secrets=3)
+        yield agent
 
 
 def place_of(agent: CrashingAgent, secret: str) -> int:

@@ -107,9 +107,7 @@ async def claimed(folder: Path) -> CrashingAgent:
     """Return an agent that was claimed and ended."""
     agent = await CrashingAgent.at(folder)
     try:
-        assert agent.start()
-        assert await agent.claim(await agent.grant())
-        assert await agent.new_secret()
+        await agent.begin(secrets=1)
     finally:
         agent.end()
     return agent

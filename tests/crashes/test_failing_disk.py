@@ -11,7 +11,7 @@ from contextlib import suppress
 import power_cut
 import pytest
 from agent_parties import Machine, default_of, short_directory
-from crashing_agent import CrashingAgent
+from crashing_agent import CrashingAgent, crashing_agent
 from strace import attached, command, fail_with
 
 from vanadium_node.errors import CallError
@@ -25,16 +25,9 @@ FLUSHES = ("fsync", "fdatasync")
 @pytest.fixture
 async def agent() -> AsyncIterator[CrashingAgent]:
     """A claimed agent with two secrets, as a process."""
-    with short_directory() as folder:
-        agent = await CrashingAgent.at(folder / "agent")
-        try:
-            assert agent.start()
-            assert await agent.claim(await agent.grant())
-            assert await agent.new_secret()
-            assert await agent.new_secret()
-            yield agent
-        finally:
-            agent.end()
+    async with crashing_agent() as agent:
+        await agent.begin(secrets=2)
+        yield agent
 
 
 async def refused(agent: CrashingAgent, why: str) -> None:
@@ -124,17 +117,13 @@ async def test_a_principal_is_made_while_flushing_fails(overwrite: bool, number:
 
 async def test_a_first_start_while_flushing_fails() -> None:
     """The cluster agent ends with one sentence, and starts as if for the first time when the disk is good again."""
-    with short_directory() as folder:
-        agent = await CrashingAgent.at(folder / "agent")
-        try:
-            for number in (4, 6):  # the state is there already; the key is, too
-                shutil.rmtree(agent.folder / "data", ignore_errors=True)
-                with suppress(AssertionError):
-                    agent.start(command(fail_with("EIO", "fsync", when=str(number))))
-                assert agent.daemon is not None
-                assert "Traceback" not in agent.daemon.log.read_text()
-                agent.end()
-                assert agent.start(), f"after flush {number} failed"
-                agent.end()
-        finally:
+    async with crashing_agent() as agent:
+        for number in (4, 6):  # the state is there already; the key is, too
+            shutil.rmtree(agent.folder / "data", ignore_errors=True)
+            with suppress(AssertionError):
+                agent.start(command(fail_with("EIO", "fsync", when=str(number))))
+            assert agent.daemon is not None
+            assert "Traceback" not in agent.daemon.log.read_text()
+            agent.end()
+            assert agent.start(), f"after flush {number} failed"
             agent.end()

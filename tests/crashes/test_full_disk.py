@@ -46,14 +46,6 @@ def disk(agent: CrashingAgent) -> Iterator[SmallDisk]:
         agent.end()
 
 
-async def claimed(agent: CrashingAgent) -> None:
-    """Start and claim the agent, and make a secret."""
-    assert agent.start()
-    assert await agent.claim(await agent.grant())
-    assert await agent.new_secret()
-    assert not await agent.unready()
-
-
 async def fill_with_secrets(agent: CrashingAgent) -> str:
     """Make secrets until one is refused, and return the words."""
     for _ in range(MOST):
@@ -73,7 +65,7 @@ async def serves_all(agent: CrashingAgent) -> None:
 
 async def test_secrets_until_the_disk_is_full(agent: CrashingAgent, disk: SmallDisk) -> None:
     """The one that does not fit is refused; replicas get their blessings all the time; with room it is ready by itself."""
-    await claimed(agent)
+    await agent.begin(secrets=1)
     words = await fill_with_secrets(agent)
     assert "make room" in words
     disk.fill()
@@ -93,7 +85,7 @@ async def test_secrets_until_the_disk_is_full(agent: CrashingAgent, disk: SmallD
 async def test_only_the_database_is_on_the_full_disk(agent: CrashingAgent, disk: SmallDisk) -> None:
     """The refusal is the database's own, a secret can still be forgotten when there is room, and nothing is half there."""
     agent.options = (f"--audit-file={agent.folder / 'audit.jsonl'}",)
-    await claimed(agent)
+    await agent.begin(secrets=1)
     words = await fill_with_secrets(agent)
     assert (
         "cannot change the database 'data/secrets.db': the disk is full; make room on the disk, and try again" in words
@@ -114,7 +106,7 @@ async def test_only_the_audit_log_is_on_the_full_disk(agent: CrashingAgent) -> N
     """Nothing is changed that cannot be written down; what was not written is counted in the first line that is."""
     with small_disk(agent.folder / "audit", "64k") as disk:
         agent.options = (f"--audit-file={disk.path / 'audit.jsonl'}",)
-        await claimed(agent)
+        await agent.begin(secrets=1)
         disk.fill()
         words = await fill_with_secrets(agent)
         assert "nothing was changed, because it could not be written down: cannot write the audit log" in words
@@ -133,7 +125,7 @@ async def test_only_the_audit_log_is_on_the_full_disk(agent: CrashingAgent) -> N
 @pytest.mark.parametrize("is_killed", [True, False])
 async def test_a_start_on_a_full_disk(agent: CrashingAgent, disk: SmallDisk, is_killed: bool) -> None:
     """It starts, is not ready, and serves what it has; with room it is ready, and makes secrets, without another start."""
-    await claimed(agent)
+    await agent.begin(secrets=1)
     assert await agent.new_secret()
     if is_killed:
         agent.end()
@@ -180,7 +172,7 @@ async def test_a_first_start_on_a_full_disk(agent: CrashingAgent, disk: SmallDis
     assert "Traceback" not in agent.daemon.log.read_text()
     assert not [path.name for path in (disk.path / "principal").glob("*") if path.stat().st_size]
     disk.empty()
-    await claimed(agent)
+    await agent.begin(secrets=1)
 
 
 async def test_credentials_on_a_full_disk(folder: Path) -> None:
@@ -210,7 +202,7 @@ async def test_a_pod_agent_on_a_full_disk(folder: Path) -> None:
     machine = Machine(folder)
     agent = await CrashingAgent.at(folder / "agent")
     try:
-        await claimed(agent)
+        await agent.begin(secrets=1)
         (folder / "secret").write_text(agent.secrets[0])
         with small_disk(folder / "pod", "64k") as disk:
             disk.fill()

@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from agent_parties import short_directory
-from crashing_agent import CrashingAgent
+from crashing_agent import CrashingAgent, crashing_agent
 from strace import CHANGES, attached, command, kill_at
 
 from vanadium_node.errors import CallError, UnreachableError
@@ -44,18 +43,8 @@ def files_of(agent: CrashingAgent, about: str) -> list[Path]:
 @pytest.fixture
 async def agent() -> AsyncIterator[CrashingAgent]:
     """An agent that does not run yet."""
-    with short_directory() as folder:
-        agent = await CrashingAgent.at(folder / "agent")
-        try:
-            yield agent
-        finally:
-            agent.end()
-
-
-async def claimed(agent: CrashingAgent) -> None:
-    """Start and claim the agent."""
-    assert agent.start()
-    assert await agent.claim(await agent.grant())
+    async with crashing_agent() as agent:
+        yield agent
 
 
 each_call = pytest.mark.parametrize("call", CHANGES)
@@ -66,7 +55,7 @@ each_file = pytest.mark.parametrize("about", list(FILES) if ALL_CRASHES else ["a
 @each_call
 async def test_new_secret(agent: CrashingAgent, call: str, about: str) -> None:
     """An acknowledged secret is good after the restart; one that was not is not there, or whole."""
-    await claimed(agent)
+    await agent.begin()
     for number in numbers(2):
         before = len(agent.secrets)
         with attached(agent.pid, kill_at(call, number), paths=files_of(agent, about)):
@@ -84,7 +73,7 @@ async def test_new_secret(agent: CrashingAgent, call: str, about: str) -> None:
 @each_call
 async def test_forget_secret(agent: CrashingAgent, call: str, about: str) -> None:
     """A secret whose forgetting was acknowledged is worthless after the restart; the others are good."""
-    await claimed(agent)
+    await agent.begin()
     for number in numbers(2):
         for _ in range(2):
             assert await agent.new_secret()
@@ -140,7 +129,7 @@ async def test_a_migration(agent: CrashingAgent, call: str) -> None:
     SQLite makes no directory, writes with `pwrite64` and renames nothing: those kinds survive the first time.
     """
     paths = files_of(agent, "the database")
-    await claimed(agent)
+    await agent.begin()
     agent.end()
     for number in numbers(4):
         for path in paths:

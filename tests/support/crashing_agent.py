@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from agent_parties import Daemon, clean_environment, default_of, new_root
+from agent_parties import Daemon, clean_environment, default_of, new_root, short_directory
 from http_get import get
 from until import until
 
@@ -67,6 +68,14 @@ class CrashingAgent:
             return not await self.unready()
 
         await until(is_ready)
+
+    async def begin(self, secrets: int = 0) -> None:
+        """Start and claim it, and make so many secrets; then it is ready."""
+        assert self.start()
+        assert await self.claim(await self.grant())
+        for _ in range(secrets):
+            assert await self.new_secret()
+        await self.becomes_ready()
 
     def start(self, prefix: Sequence[str] = ()) -> bool:
         """Start the agent, under another command if there is a prefix; tell whether it serves, and was not killed before."""
@@ -190,3 +199,14 @@ class CrashingAgent:
         assert verify_file(self.folder / "data" / "audit.jsonl").problem == ""
         assert self.daemon is not None
         assert "not ready" not in self.daemon.log.read_text()
+
+
+@asynccontextmanager
+async def crashing_agent() -> AsyncIterator[CrashingAgent]:
+    """Yield an agent, in a folder with a short name, that does not run yet, and kill it in the end."""
+    with short_directory() as folder:
+        agent = await CrashingAgent.at(folder / "agent")
+        try:
+            yield agent
+        finally:
+            agent.end()
