@@ -131,24 +131,24 @@ async def test_an_agent_is_restarted_under_its_client(agents: Any, replica: Prin
                 second.cancel()
 
 
+async def sign(acting: Principal, key: PublicKey) -> None:
+    """Have something signed; the signature must be of that key."""
+    signature = await acting.sign(SignatureType.MESSAGE, b"patience")
+    assert verify_signed(SignatureType.MESSAGE, signature, key, max_bytes=1024) == b"patience"
+
+
 async def test_a_call_waits_for_the_next_agent(agents: Any, replica: Principal) -> None:
     """Signing while the agent is away succeeds when it is back with the same key."""
-    signatures = []
-
-    async def sign(acting: Principal) -> None:
-        signatures.append(await acting.sign(SignatureType.MESSAGE, b"patience"))
-
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             first = await nursery.start(hold, agents, replica)
             async with agents.acting() as acting, trio.open_nursery() as callers:
                 first.cancel()
                 await eventually(lambda: not agents.path.exists())
-                callers.start_soon(sign, acting)
+                callers.start_soon(sign, acting, replica.public_key)
                 await trio.sleep(0.2)
                 second = await nursery.start(hold, agents, replica)
             second.cancel()
-    assert verify_signed(SignatureType.MESSAGE, signatures[0], replica.public_key, max_bytes=1024) == b"patience"
 
 
 class StuckSigner:
@@ -168,22 +168,16 @@ async def test_an_agent_is_restarted_in_the_middle_of_a_call(agents: Any, replic
     """The call is made again at the next agent, and its caller notices nothing."""
     stuck = StuckSigner(replica.public_key)
     dying = Principal(stuck, replica.store, replica.roots)
-    signatures = []
-
-    async def sign(acting: Principal) -> None:
-        signatures.append(await acting.sign(SignatureType.MESSAGE, b"patience"))
-
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             first = await nursery.start(hold, agents, dying)
             async with agents.acting() as acting, trio.open_nursery() as callers:
-                callers.start_soon(sign, acting)
+                callers.start_soon(sign, acting, replica.public_key)
                 await stuck.was_asked.wait()
                 first.cancel()
                 await eventually(lambda: not agents.path.exists())
                 second = await nursery.start(hold, agents, replica)
             second.cancel()
-    assert verify_signed(SignatureType.MESSAGE, signatures[0], replica.public_key, max_bytes=1024) == b"patience"
 
 
 async def test_a_signature_of_another_key_is_never_taken(agents: Any, replica: Principal, root: Principal) -> None:

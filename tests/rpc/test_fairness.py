@@ -159,35 +159,37 @@ def test_what_was_closed_for_others_counts_no_more() -> None:
     assert peer.connections == 7
 
 
-async def test_whoever_shows_nothing_takes_nobodys_place(family: Parties) -> None:
-    """A server that is full closes no connection for peers that only connect, however many come: they have shown no right to it."""
+@asynccontextmanager
+async def full_of_idle(family: Parties) -> AsyncIterator[tuple[Server, AsyncExitStack]]:
+    """Yield a server whose four places are taken by idle peers, and a stack for those who come: beside them, the idle must still be
+    there in the end.
+    """
     peers = [await blessed(family.root, f"server:{number}") for number in range(4)]
     async with served(family, Limits(max_connections=4)) as server, AsyncExitStack() as stack:
         name = f"/{server.addresses[0]}"
         idle = [await stack.enter_async_context(connect(name, peer, now=family.clock)) for peer in peers]
         for client in idle:
             assert await client.call("Quick", "x") == "x"
+        yield server, stack
+        assert [await client.call("Quick", "still there") for client in idle] == ["still there"] * 4
+
+
+async def test_whoever_shows_nothing_takes_nobodys_place(family: Parties) -> None:
+    """A server that is full closes no connection for peers that only connect, however many come: they have shown no right to it."""
+    async with full_of_idle(family) as (server, stack):
         silent = [await stack.enter_async_context(await dial(server.addresses[0])) for _ in range(20)]
         await eventually(lambda: server.strangers == len(silent))
-        assert [await client.call("Quick", "still there") for client in idle] == ["still there"] * 4
 
 
 async def test_tls_alone_takes_nobodys_place_either(family: Parties) -> None:
     """Peers that go as far as they can without a key: they have been shown the server, and show nothing."""
-    peers = [await blessed(family.root, f"server:{number}") for number in range(4)]
-    async with served(family, Limits(max_connections=4)) as server, AsyncExitStack() as stack:
-        name = f"/{server.addresses[0]}"
-        idle = [await stack.enter_async_context(connect(name, peer, now=family.clock)) for peer in peers]
-        for client in idle:
-            assert await client.call("Quick", "x") == "x"
+    async with full_of_idle(family) as (server, stack):
         strangers = [await Attacker.meet(server.addresses[0]) for _ in range(10)]
         for each in strangers:
+            stack.callback(each.socket.close)
             await each.server_auth()
             each.socket.send(each.channel.take_pending())
-        await eventually(lambda: server.connections == len(idle) + len(strangers))
-        assert [await client.call("Quick", "still there") for client in idle] == ["still there"] * 4
-        for each in strangers:
-            each.socket.close()
+        await eventually(lambda: server.connections == 4 + len(strangers))
 
 
 async def test_a_local_program_that_does_not_listen_is_cut_off(family: Parties) -> None:
