@@ -65,8 +65,8 @@ async def run(
 
     Raises:
         ConfigurationError: nobody could ever claim it, or it cannot listen where it should.
-        StorageError: its directory cannot be used, another process uses it, or a backup is there only in part. Damage and a full disk end nothing: its
-            health tells, and what can be served is; without its own key, once that is restored.
+        StorageError: its directory cannot be used, another process uses it, or a backup is there only in part. Damage and a
+            full disk end nothing: its health tells, and what can be served is; without its own key, once that is restored.
     """
     stop = trio.Event() if stop is None else stop
     make_private_directory(settings.root_dir)
@@ -97,22 +97,7 @@ async def _serve(
 ) -> None:
     audit = Audit(log, is_strict=settings.audit_strict)
     condition = Condition(store, log)
-    service = ClusterAgentObject(
-        ownership,
-        store,
-        audit=audit,
-        limits=Limits(
-            per_secret=settings.rate_per_secret,
-            per_address=settings.rate_per_address,
-            in_flight=settings.max_in_flight,
-            clock=trio.current_time,
-        ),
-        claimer=settings.claimer,
-        token=_token(settings),
-        permissions=Permissions(dict.fromkeys(Tag, AccessList(in_=settings.admin))),
-        ttl=settings.blessing_ttl,
-        now=now,
-    )
+    service = _service(settings, ownership, store, audit, now)
     key = ownership.principal.public_key.fingerprint
     async with (
         serve(
@@ -147,6 +132,27 @@ async def _serve(
         health.not_ready = lambda: ("it is stopping",)
         audit.event("stopping", key=key)
         nursery.cancel_scope.cancel()
+
+
+def _service(
+    settings: ClusterAgentSettings, ownership: Ownership, store: SecretStore, audit: Audit, now: Callable[[], datetime]
+) -> ClusterAgentObject:
+    return ClusterAgentObject(
+        ownership,
+        store,
+        audit=audit,
+        limits=Limits(
+            per_secret=settings.rate_per_secret,
+            per_address=settings.rate_per_address,
+            in_flight=settings.max_in_flight,
+            clock=trio.current_time,
+        ),
+        claimer=settings.claimer,
+        token=_token(settings),
+        permissions=Permissions(dict.fromkeys(Tag, AccessList(in_=settings.admin))),
+        ttl=settings.blessing_ttl,
+        now=now,
+    )
 
 
 def _open_audit_log(

@@ -12,7 +12,7 @@ import trio
 from vanadium_node.agent.service import AgentService
 from vanadium_node.agent.users import UserRules, Users
 from vanadium_node.config import PodAgentSettings
-from vanadium_node.health import health_endpoint
+from vanadium_node.health import Health, health_endpoint
 from vanadium_node.pod_agent.clock import ClusterClock
 from vanadium_node.pod_agent.identity import ReplicaIdentity
 from vanadium_node.pod_agent.seeking import seek_blessings
@@ -86,16 +86,8 @@ async def run(
 
         _log.info("key %s; asking %s for blessings", principal.public_key, settings.agent)
         identity = ReplicaIdentity(principal, seek, on_change=change, now=now, behind=clock.behind)
-        health.not_ready = service.not_ready = identity.not_ready
-        health.worries = identity.worries
-        health.gauges["vanadium_identity_seconds_left"] = (
-            "How long the identity is valid still.",
-            identity.seconds_left,
-        )
-        health.gauges["vanadium_clock_skew_seconds"] = (
-            "How far this node's clock is ahead of the cluster agent's, as of the last renewal; negative: behind.",
-            clock.ahead_seconds,
-        )
+        service.not_ready = identity.not_ready
+        _tell(health, identity, clock)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(identity.keep)
@@ -107,6 +99,15 @@ async def run(
             socket.hide()
             service.end()
         _log.info("stopping: running calls have %g s", settings.drain_timeout.total_seconds())
+
+
+def _tell(health: Health, identity: ReplicaIdentity, clock: ClusterClock) -> None:
+    """Let the health say how the identity is."""
+    health.not_ready, health.worries = identity.not_ready, identity.worries
+    left = ("How long the identity is valid still.", identity.seconds_left)
+    skew = "How far this node's clock is ahead of the cluster agent's, as of the last renewal; negative: behind."
+    health.gauges["vanadium_identity_seconds_left"] = left
+    health.gauges["vanadium_clock_skew_seconds"] = (skew, clock.ahead_seconds)
 
 
 async def _watch(socket: PodSocket) -> None:
