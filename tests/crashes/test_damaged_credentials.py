@@ -164,7 +164,8 @@ async def test_each_byte_of_what_an_agent_is(tmp_path: Path, name: str) -> None:
     """Each is damage, which the agent waits out, and no other error, which would end it; or it is the same agent."""
     key = (await open_ownership(tmp_path, [])).principal.public_key
     [file] = (tmp_path / "principal").glob(name)
-    for damaged in versions(file.read_bytes()):
+    right, refusals = file.read_bytes(), 0
+    for damaged in versions(right):
         file.write_bytes(damaged)
         refused: DamagedError | None = None
         try:
@@ -172,8 +173,10 @@ async def test_each_byte_of_what_an_agent_is(tmp_path: Path, name: str) -> None:
         except DamagedError as error:
             refused = error
         if refused is not None:
+            refusals += 1
             assert str(file) in refused.message
             assert refused.hint.startswith("restore it from a backup")
+    assert refusals > len(right) / 2
 
 
 @pytest.mark.parametrize("name", ["private-key.pem", "state-*"])
